@@ -63,6 +63,9 @@ pub(super) struct PlanArgs {
     /// Propose only what the files define: no hypertables, no additional indexes
     #[arg(long)]
     no_proposals: bool,
+    /// Keep the upper-case letters of names, so that statements must quote them
+    #[arg(long)]
+    keep_case: bool,
     /// The plan's file; it must not exist yet
     #[arg(long, short, value_name = "FILE", default_value = "plan.toml")]
     output: PathBuf,
@@ -78,6 +81,7 @@ impl From<PlanArgs> for PlanOptions {
             schema: args.schema,
             zone: args.zone,
             no_proposals: args.no_proposals,
+            keep_case: args.keep_case,
             output: args.output,
         }
     }

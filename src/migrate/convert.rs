@@ -72,9 +72,6 @@ impl Kind {
             let inner = modifier.unwrap_or_default().split(')').next().unwrap_or_default();
             inner.split(',').filter_map(|number| number.trim().parse().ok()).collect()
         };
-        let rounds = |alternative: &str| {
-            Error::usage(format!("the type {} would round times", one_line(&name))).hint(format!("use {alternative}"))
-        };
         Ok(match (word, modifier.is_some()) {
             ("smallint" | "int2", false) => Kind::Whole(16),
             ("integer" | "int" | "int4", false) => Kind::Whole(32),
@@ -90,8 +87,9 @@ impl Kind {
             ("boolean" | "bool", false) => Kind::Boolean,
             ("timestamptz" | "timestamp with time zone", false) => Kind::Instant,
             ("timestamp" | "timestamp without time zone", false) => Kind::Local,
-            ("timestamptz", true) => return Err(rounds("timestamptz")),
-            ("timestamp", true) => return Err(rounds("timestamptz or timestamp")),
+            ("timestamptz", true) => Kind::Instant,
+            ("timestamp", true) if name.ends_with("with time zone") => Kind::Instant,
+            ("timestamp", true) => Kind::Local,
             ("date", false) => Kind::Date,
             ("jsonb", false) => Kind::Jsonb,
             ("json", false) => Kind::Json,
@@ -100,6 +98,12 @@ impl Kind {
             ("uuid", false) => Kind::Uuid,
             _ => Kind::Other,
         })
+    }
+
+    /// Returns the number of digits of a second that a type of times keeps, if its name limits it: 3 for `timestamp(3)`.
+    pub(super) fn digits(self, name: &str) -> Option<usize> {
+        let (_, rest) = name.split_once('(').filter(|_| self.is_time())?;
+        rest.split(')').next()?.trim().parse().ok().filter(|digits| *digits < MICROSECOND_DIGITS)
     }
 
     /// Returns true if its values are times, so that numbers in it count a unit of time.
@@ -121,14 +125,21 @@ pub(crate) struct Converter {
     epoch: Epoch,
     nulls: Vec<String>,
     not_null: bool,
+    /// The number of digits of a second that the type keeps, if these are fewer than those of microseconds.
+    digits: Option<usize>,
 }
+
+/// The number of digits of a second that PostgreSQL keeps.
+const MICROSECOND_DIGITS: usize = 6;
 
 impl Converter {
     /// Prepares a converter for a column. NULL is refused if `not_null` is set or the plan refuses it.
     pub(crate) fn new(column: &ColumnPlan, zone: Tz, not_null: bool) -> Result<Self> {
+        let kind = Kind::parse(&column.target_type)
+            .map_err(|error| error.context(format!("the column {} is not valid", one_line(&column.source))))?;
         Ok(Converter {
-            kind: Kind::parse(&column.target_type)
-                .map_err(|error| error.context(format!("the column {} is not valid", one_line(&column.source))))?,
+            kind,
+            digits: kind.digits(&column.target_type),
             zone: column.zone.unwrap_or(zone),
             epoch: column.epoch,
             nulls: column.nulls.clone(),
@@ -139,7 +150,13 @@ impl Converter {
     /// Prepares a converter for a type alone: without NULL texts and with [`Epoch::Auto`].
     #[must_use]
     pub(crate) fn of(kind: Kind, zone: Tz) -> Self {
-        Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false }
+        Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false, digits: None }
+    }
+
+    /// Returns the same converter for a type of times that keeps only this number of digits of a second.
+    #[must_use]
+    pub(super) fn keeping(self, digits: Option<usize>) -> Self {
+        Converter { digits, ..self }
     }
 
     /// Prepares a converter that reads numbers as instants in the given unit.
@@ -163,6 +180,15 @@ impl Converter {
             out.extend_from_slice(b"\\N");
             return Ok(());
         }
+        if let Some(digits) = self.digits {
+            let start = out.len();
+            self.write_value(cell, out)?;
+            return require_digits(&out[start..], digits);
+        }
+        self.write_value(cell, out)
+    }
+
+    fn write_value(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         match self.kind {
             Kind::Whole(bits) => whole(cell, bits, out),
             Kind::Double => double(cell, out),
@@ -181,7 +207,13 @@ impl Converter {
     }
 
     /// Appends an instant as [`write`](Self::write) does, and returns the form in which the file holds it.
-    pub(super) fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
+    pub(super) fn write_checked_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
+        let start = out.len();
+        let form = self.write_instant(cell, out)?;
+        self.digits.map_or(Ok(form), |digits| require_digits(&out[start..], digits).map(|()| form))
+    }
+
+    fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
         let reading = self.reading(cell)?;
         write_time(reading.moment.first.naive_utc(), out)?;
         out.extend_from_slice(b"+00");
@@ -467,6 +499,15 @@ fn write_time(time: NaiveDateTime, out: &mut Vec<u8>) -> Result<(), Reason> {
     Ok(())
 }
 
+/// Refuses a written time with more digits than the column keeps: the server would round it.
+fn require_digits(time: &[u8], digits: usize) -> Result<(), Reason> {
+    let fraction = time.iter().skip_while(|byte| **byte != b'.').skip(1).take(MICROSECOND_DIGITS);
+    if fraction.skip(digits).any(|digit| (b'1'..=b'9').contains(digit)) {
+        return Err(Reason("it has more digits than the column keeps"));
+    }
+    Ok(())
+}
+
 fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason> {
     match cell {
         Cell::Integer(number) => put(out, format_args!("{number}")),
@@ -580,7 +621,8 @@ mod tests {
 
     fn convert(kind: &str, cell: Cell<'_>) -> Result<String, &'static str> {
         let mut out = Vec::new();
-        let converter = Converter::of(Kind::parse(kind).unwrap(), SHANGHAI);
+        let parsed = Kind::parse(kind).unwrap();
+        let converter = Converter::of(parsed, SHANGHAI).keeping(parsed.digits(kind));
         converter.write(cell, &mut out).map_err(|reason| reason.0)?;
         Ok(String::from_utf8(out).unwrap())
     }
@@ -666,7 +708,10 @@ mod tests {
         let seconds = Converter { epoch: Epoch::S, ..Converter::of(Kind::Instant, SHANGHAI) };
         seconds.write(Cell::Integer(20_261_126), &mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "1970-08-23 12:05:26+00");
-        assert!(Kind::parse("timestamptz(3)").is_err(), "it would round");
+        becomes("timestamptz(3)", t("2026-11-26 09:30:00.125"), "2026-11-26 01:30:00.125000+00");
+        refused("timestamptz(3)", t("2026-11-26 09:30:00.1251"));
+        becomes("timestamp(0) without time zone", t("2026-11-26 09:30:00"), "2026-11-26 09:30:00");
+        refused("timestamp(0) without time zone", t("2026-11-26 09:30:00.5"));
     }
 
     #[test]

@@ -98,17 +98,17 @@ pub(crate) fn add_key_of_index(table: &TablePlan, name: &str, kind: &str) -> Str
 /// Returns the name of a table's primary key. If the name would be too long, a digest replaces its end, because two
 /// tables may begin alike.
 #[must_use]
-pub(crate) fn primary_key_name(table: &TablePlan) -> String {
+pub(crate) fn primary_key_name(table: &str) -> String {
     let max_bytes = super::plan::NAME_BYTES - "_pkey".len();
-    if table.name.len() <= max_bytes {
-        return format!("{}_pkey", table.name);
+    if table.len() <= max_bytes {
+        return format!("{table}_pkey");
     }
-    let digest = &Sha256::of(table.name.as_bytes()).to_string()[..8];
+    let digest = &Sha256::of(table.as_bytes()).to_string()[..8];
     let mut end = max_bytes - digest.len() - 1;
-    while !table.name.is_char_boundary(end) {
+    while !table.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}_{digest}_pkey", &table.name[..end])
+    format!("{}_{digest}_pkey", &table[..end])
 }
 
 /// Returns CREATE INDEX.

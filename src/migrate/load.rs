@@ -15,9 +15,10 @@ use bytes::Bytes;
 
 use super::convert::{Converter, escape};
 use super::ddl;
+use super::foreign_key::ForeignKey;
 use super::plan::{Plan, Rejects, TablePlan};
 use super::profile::shown;
-use super::state::{self, Chunk, ChunkDone, SCHEMA};
+use super::state::{self, Chunk, ChunkDone, MISSING_PARENT, RowCounts, SCHEMA};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::schema::TableFacts;
@@ -74,7 +75,7 @@ impl Sink {
 impl Sink {
     /// Returns a staged column, cast to its type without length or precision; the server then assigns it to the
     /// target's type. A cast to a type with a length or precision would silently cut a text or round a number.
-    fn typed(&self, session: &mut Session, name: &str) -> Result<String> {
+    pub(super) fn typed(&self, session: &mut Session, name: &str) -> Result<String> {
         if self.types.get().is_none() {
             let found = self.plan.columns.iter().map(|column| unbounded(session, &column.target_type));
             let found = found.collect::<Result<Vec<_>>>()?;
@@ -105,6 +106,8 @@ pub(crate) struct Shared<'a> {
     pub plan: &'a Plan,
     /// The plan's tables, in its order.
     pub sinks: &'a [Sink],
+    /// The foreign keys of existing tables that the server enforces during the load.
+    pub(super) enforced: &'a [ForeignKey],
     /// Set when a worker has failed: the others stop.
     pub stop: &'a AtomicBool,
     /// Receives the progress.
@@ -138,24 +141,79 @@ impl<'a> Loader<'a> {
         Loader { shared, readers: HashMap::new() }
     }
 
-    /// Loads a chunk in one transaction: all of it or nothing.
-    pub(crate) fn load(&mut self, session: &mut Session, chunk: &Chunk) -> Result<ChunkDone> {
+    /// Returns the plan.
+    #[must_use]
+    pub(super) fn plan(&self) -> &'a Plan {
+        self.shared.plan
+    }
+
+    /// Returns the table of a chunk.
+    #[must_use]
+    pub(super) fn sink(&self, chunk: &Chunk) -> Option<&'a Sink> {
+        self.shared.sinks.get(chunk.table)
+    }
+
+    /// Opens the file of a chunk, if it is not open yet, and returns the table.
+    fn open(&mut self, chunk: &Chunk) -> Result<&'a Sink> {
         let sink = self
-            .shared
-            .sinks
-            .get(chunk.table)
+            .sink(chunk)
             .ok_or_else(|| Error::failed("the notes of the migration name a table that is not in the plan"))?;
         if !self.readers.contains_key(&sink.path) {
             self.readers.insert(sink.path.clone(), Reader::open(&sink.path)?);
         }
-        let reader = self.readers.get(&sink.path).expect("the reader was inserted above");
+        Ok(sink)
+    }
+
+    fn reader(&self, sink: &Sink) -> Result<&Reader> {
+        self.readers.get(&sink.path).ok_or_else(|| Error::failed("a file is not open"))
+    }
+
+    /// Fills a new staging table with the rows of a chunk that are not rejected. Must be called in a transaction.
+    pub(super) fn stage(&mut self, session: &mut Session, chunk: &Chunk) -> Result<Staged<'a>> {
+        let sink = self.open(chunk)?;
+        let rejected = state::rejected_rows(session, &self.shared.plan.id, &sink.plan, chunk, None)?;
+        let rows = self.reader(sink)?.rows(&sink.facts, chunk.range)?;
+        let rows = Converted::begin(self.shared, sink, rows, LoadMethod::Staged).without(rejected);
+        stage_rows(session, sink, rows)?;
+        Ok(Staged { shared: self.shared, sink })
+    }
+
+    /// Loads the rows of a chunk again that were rejected because they refer to rows that were missing. Returns the number
+    /// of rows that arrived. Must be called in a transaction.
+    pub(super) fn load_rejected(&mut self, session: &mut Session, chunk: &Chunk) -> Result<u64> {
+        let sink = self.open(chunk)?;
+        let plan = &self.shared.plan.id;
+        let rejected = state::rejected_rows(session, plan, &sink.plan, chunk, Some(MISSING_PARENT))?;
+        let count: u64 = rejected.values().map(|times| u64::from(*times)).sum();
+        if count == 0 {
+            return Ok(0);
+        }
+        state::forget_rejects(session, plan, &sink.plan, chunk, MISSING_PARENT)?;
+        let rows = self.reader(sink)?.rows(&sink.facts, chunk.range)?;
+        let staged =
+            stage_rows(session, sink, Converted::begin(self.shared, sink, rows, LoadMethod::Staged).only(rejected))?;
+        if staged != count {
+            return Err(Error::problem(format!("rejected rows of {} were changed", sink.plan.shown_source())));
+        }
+        let refused = self.insert_staged(session, sink, staged)?;
+        session.execute("DROP TABLE pg_temp.lifeboat_stage")?;
+        let arrived = count - refused;
+        state::move_to_rejected(session, plan, chunk, -i64::try_from(arrived).unwrap_or(i64::MAX))?;
+        Ok(arrived)
+    }
+
+    /// Loads a chunk in one transaction: all of it or nothing.
+    pub(crate) fn load(&mut self, session: &mut Session, chunk: &Chunk) -> Result<ChunkDone> {
+        let sink = self.open(chunk)?;
+        let reader = self.reader(sink)?;
         let add_context = |error: Error| {
             error.context(format!("cannot load {} into {}", sink.plan.shown_source(), sink.plan.shown_target()))
         };
         let methods: &[LoadMethod] =
             if sink.is_staged { &[LoadMethod::Staged] } else { &[LoadMethod::Direct, LoadMethod::Staged] };
         for (number, method) in methods.iter().enumerate() {
-            session.execute("BEGIN")?;
+            // A foreign key that is checked only at the end would refuse the whole chunk.
+            session.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")?;
             match self.load_and_note(session, sink, reader, chunk, *method) {
                 Ok(done) => {
                     session.execute("COMMIT").map_err(add_context)?;
@@ -271,11 +329,38 @@ impl<'a> Loader<'a> {
                 refused += self.reject_duplicates(session, sink, key)?;
             }
         }
+        for key in self.shared.enforced.iter().filter(|key| key.is_of(&sink.plan)) {
+            refused += self.reject_orphans(session, sink, key)?;
+        }
         let rows = i64::try_from(staged).unwrap_or(i64::MAX);
         if rows > 0 {
             refused += self.insert_range(session, sink, 1, rows)?;
         }
         Ok(refused)
+    }
+
+    /// Rejects staged rows that refer to rows which are neither in the target nor staged. Returns their number. The server
+    /// would refuse a whole statement for one of them.
+    fn reject_orphans(&self, session: &mut Session, sink: &Sink, key: &ForeignKey) -> Result<u64> {
+        let violated = key.is_violated(|name| Ok(format!("s.{}", sink.typed(session, name)?)))?;
+        let mut numbers = format!("SELECT lifeboat_n FROM pg_temp.lifeboat_stage s WHERE {violated}");
+        if key.table == key.parent {
+            let staged = key.is_staged_too(|name| sink.typed(session, name))?;
+            numbers.push_str(&format!(" AND NOT {staged}"));
+        }
+        // A value that its type cannot hold is found when it is inserted.
+        session.execute("SAVEPOINT lifeboat_orphans")?;
+        match self.reject_staged(session, sink, &numbers, &key.reason(), Some(MISSING_PARENT)) {
+            Ok(count) => {
+                session.execute("RELEASE SAVEPOINT lifeboat_orphans")?;
+                Ok(count)
+            }
+            Err(error) if is_row_error(&error) => {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_orphans")?;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Rejects staged rows with the key of an earlier staged row or of a row in the target. Returns their number.
@@ -293,10 +378,10 @@ impl<'a> Loader<'a> {
              SELECT s.lifeboat_n FROM pg_temp.lifeboat_stage s JOIN {} t ON {same}",
             ddl::target(table)
         );
-        let reason = format!("another row has the same key ({})", one_line(&key.join(", ")));
+        let reason = format!("{} ({})", state::SAME_KEY, one_line(&key.join(", ")));
         // A value that its type cannot hold is found when it is inserted.
         session.execute("SAVEPOINT lifeboat_keys")?;
-        match self.reject_staged(session, sink, &wanted, &reason) {
+        match self.reject_staged(session, sink, &wanted, &reason, None) {
             Ok(count) => {
                 session.execute("RELEASE SAVEPOINT lifeboat_keys")?;
                 Ok(count)
@@ -309,27 +394,21 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Moves the staged rows with these numbers to the table of rejected rows, and returns the number of moved rows.
-    fn reject_staged(&self, session: &mut Session, sink: &Sink, numbers: &str, reason: &str) -> Result<u64> {
-        let plan = &sink.plan;
-        let row = session.row(&format!(
-            "WITH gone AS (DELETE FROM pg_temp.lifeboat_stage WHERE lifeboat_n IN ({numbers})
-                           RETURNING lifeboat_rowid, lifeboat_hash, lifeboat_json),
-                  kept AS (INSERT INTO {SCHEMA}.rejects ({REJECT_COLUMNS})
-                           SELECT {}, {}, {}, lifeboat_rowid, lifeboat_hash, {}, {}, {}, lifeboat_json::jsonb FROM gone RETURNING 1)
-             SELECT count(*) AS count, (SELECT min(lifeboat_rowid) FROM gone) AS first FROM kept",
-            literal(&self.shared.plan.id),
-            literal(&plan.file),
-            literal(&plan.source),
-            literal(&plan.schema),
-            literal(&plan.name),
-            literal(reason)
-        ))?;
-        let count: u64 = row.number("count")?;
-        if count > 0 && self.shared.plan.rejects == Rejects::Stop {
-            return Err(stop_error(plan, row.get("first")?.and_then(|text| text.parse().ok()), reason));
-        }
-        Ok(count)
+    /// Moves the staged rows with these numbers to the table of rejected rows, and returns the number of moved rows. A row
+    /// that refers to a missing one does not end the run yet, because that one may still arrive.
+    fn reject_staged(
+        &self,
+        session: &mut Session,
+        sink: &Sink,
+        numbers: &str,
+        reason: &str,
+        state: Option<&str>,
+    ) -> Result<u64> {
+        let stops = self.shared.plan.rejects == Rejects::Stop && state != Some(MISSING_PARENT);
+        reject_staged(session, self.shared.plan, sink, numbers, reason, state).and_then(|(count, first)| match count {
+            1.. if stops => Err(stop_error(&sink.plan, first, reason)),
+            _ => Ok(count),
+        })
     }
 
     fn insert_range(&self, session: &mut Session, sink: &Sink, first: i64, last: i64) -> Result<u64> {
@@ -338,7 +417,7 @@ impl<'a> Loader<'a> {
         let typed = names.map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
         session.execute("SAVEPOINT lifeboat_rows")?;
         let inserted = session.execute(&format!(
-            "INSERT INTO {} ({}) SELECT {} FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last} ORDER BY lifeboat_n",
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last} ORDER BY lifeboat_n",
             ddl::target(plan),
             ddl::columns(plan),
             typed.join(", ")
@@ -352,7 +431,8 @@ impl<'a> Loader<'a> {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;
                 if first == last {
                     let reason = format!("the server refuses it: {}", one_line(&error.message));
-                    return self.reject_staged(session, sink, &first.to_string(), &reason);
+                    let state = sqlstate(&error);
+                    return self.reject_staged(session, sink, &first.to_string(), &reason, state.as_deref());
                 }
                 let middle = first + (last - first) / 2;
                 let lower = self.insert_range(session, sink, first, middle)?;
@@ -364,6 +444,62 @@ impl<'a> Loader<'a> {
 }
 
 const REJECT_COLUMNS: &str = "plan, file, source, rowid, row_hash, target_schema, target_name, reason, \"row\"";
+
+/// The staging table of a chunk.
+pub(super) struct Staged<'a> {
+    shared: &'a Shared<'a>,
+    sink: &'a Sink,
+}
+
+impl Staged<'_> {
+    /// Moves rows to the table of rejected rows, and drops the staging table. Returns the number of these rows.
+    pub(super) fn reject(self, session: &mut Session, numbers: &str, reason: &str) -> Result<u64> {
+        let (count, first) = reject_staged(session, self.shared.plan, self.sink, numbers, reason, None)?;
+        session.execute("DROP TABLE pg_temp.lifeboat_stage")?;
+        if count > 0 && self.shared.plan.rejects == Rejects::Stop {
+            return Err(stop_error(&self.sink.plan, first, reason));
+        }
+        Ok(count)
+    }
+}
+
+/// Creates the staging table and copies the rows that can be converted into it. Returns their number.
+fn stage_rows(session: &mut Session, sink: &Sink, mut rows: Converted<'_>) -> Result<u64> {
+    session.execute(&create_stage(&sink.plan))?;
+    while !rows.ended {
+        session.copy_in("COPY pg_temp.lifeboat_stage FROM STDIN", || rows.next())?;
+        rows.rejects.clear();
+        rows.rejects_bytes = 0;
+    }
+    Ok(rows.sent)
+}
+
+/// Moves staged rows to the table of rejected rows. Returns their number, and the first rowid.
+fn reject_staged(
+    session: &mut Session,
+    plan: &Plan,
+    sink: &Sink,
+    numbers: &str,
+    reason: &str,
+    state: Option<&str>,
+) -> Result<(u64, Option<i64>)> {
+    let table = &sink.plan;
+    let row = session.row(&format!(
+        "WITH gone AS (DELETE FROM pg_temp.lifeboat_stage WHERE lifeboat_n IN ({numbers})
+                       RETURNING lifeboat_rowid, lifeboat_hash, lifeboat_json),
+              kept AS (INSERT INTO {SCHEMA}.rejects ({REJECT_COLUMNS}, state)
+                       SELECT {}, {}, {}, lifeboat_rowid, lifeboat_hash, {}, {}, {}, lifeboat_json::jsonb, {} FROM gone RETURNING 1)
+         SELECT count(*) AS count, (SELECT min(lifeboat_rowid) FROM gone) AS first FROM kept",
+        literal(&plan.id),
+        literal(&table.file),
+        literal(&table.source),
+        literal(&table.schema),
+        literal(&table.name),
+        literal(reason),
+        state.map_or_else(|| "NULL".to_owned(), literal)
+    ))?;
+    Ok((row.number("count")?, row.get("first")?.and_then(|text| text.parse().ok())))
+}
 
 /// The way in which rows are loaded: directly with COPY, or through the staging table.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -408,6 +544,9 @@ struct Converted<'a> {
     rejects: Vec<Reject>,
     rejects_bytes: usize,
     ended: bool,
+    /// Rows by their hash, with the number of times that each is still to come, and true if these alone are taken, or false
+    /// if they are left out.
+    chosen: Option<(RowCounts, bool)>,
 }
 
 impl<'a> Converted<'a> {
@@ -423,7 +562,26 @@ impl<'a> Converted<'a> {
             rejects: Vec::new(),
             rejects_bytes: 0,
             ended: false,
+            chosen: None,
         }
+    }
+
+    /// Takes these rows alone.
+    fn only(self, rows: RowCounts) -> Self {
+        Converted { chosen: Some((rows, true)), ..self }
+    }
+
+    /// Leaves these rows out.
+    fn without(self, rows: RowCounts) -> Self {
+        Converted { chosen: Some((rows, false)), ..self }
+    }
+
+    /// Returns true if the present row is taken.
+    fn is_chosen(&mut self) -> bool {
+        let hash = self.hasher.hash();
+        let Some((rows, takes)) = &mut self.chosen else { return true };
+        let is_listed = rows.get_mut(&hash).filter(|times| **times > 0).map(|times| *times -= 1).is_some();
+        is_listed == *takes
     }
 
     /// Returns the next buffer of rows. Returns `None` after the last row, or if rejected rows must be sent first.
@@ -445,6 +603,9 @@ impl<'a> Converted<'a> {
 
     fn add(&mut self, out: &mut Vec<u8>) -> Result<()> {
         self.rows.hash(&mut self.hasher)?;
+        if !self.is_chosen() {
+            return Ok(());
+        }
         self.digest.add_hash(self.hasher.hash());
         let start = out.len();
         let staged = match self.method {

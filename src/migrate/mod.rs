@@ -1,17 +1,25 @@
 //! Migrates SQLite files to PostgreSQL: plans the tables, loads them, and verifies every row.
 //!
 //! - [`plan`] is the plan of a migration, a file that people edit: [`profile`] inspects every value, [`propose`]
-//!   makes a plan from the result, and [`mod@write`] writes its text.
+//!   makes a plan from the result, [`adopt`] fills tables that [`existing`] has found in the target, [`rehearse`] tries the
+//!   statements of the plan, and [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`load`] copies rows, [`convert`] converts values to the
-//!   types of the plan, and [`state`] keeps notes in the target on what has been done.
+//!   types of the plan, and [`state`] keeps notes in the target on what has been done. [`keys`] drops foreign keys of
+//!   existing tables for that time, and [`retry`] loads rows again that came before those that they refer to.
 //! - [`verify`] compares the target with the files, with separate code; [`rollback`] removes what a run created.
 
+pub(crate) mod adopt;
 pub(crate) mod convert;
 pub(crate) mod ddl;
+pub(crate) mod existing;
+mod foreign_key;
+mod keys;
 pub(crate) mod load;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod propose;
+pub(crate) mod rehearse;
+mod retry;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod state;

@@ -98,6 +98,12 @@ pub(crate) struct TablePlan {
     /// first; of rows with the same key, the later ones are rejected.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// True if the table was in the target before: its keys, indexes, defaults and triggers are left as they are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub existing: bool,
+    /// The number of rows that may be rejected. If more are, the run and the comparison report a problem.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub expected_rejects: u64,
     /// The columns, in the target's order.
     pub columns: Vec<ColumnPlan>,
     /// The columns of the primary key; empty if the table has none.
@@ -274,6 +280,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -349,10 +359,23 @@ impl Plan {
             .ok_or_else(|| Error::usage(format!("there is no [[file]] named {}", one_line(name))))
     }
 
-    /// Returns the digest of the plan's content. Comments and the order of keys do not change it.
+    /// Returns the digest of the part of the plan that decides how rows are loaded. Comments and the order of keys do not
+    /// change it, and neither do the objects that are created after loading: as long as they are not there, they may be
+    /// edited.
     #[must_use]
     pub(crate) fn digest(&self) -> String {
-        let json = serde_json::to_vec(self).expect("a plan has only string keys");
+        let mut rows = self.clone();
+        for table in &mut rows.tables {
+            table.expected_rejects = 0;
+            table.indexes.clear();
+            table.foreign_keys.clear();
+            table.uniques.clear();
+            if let Some(hypertable) = &mut table.hypertable {
+                hypertable.compress = None;
+                hypertable.retention = None;
+            }
+        }
+        let json = serde_json::to_vec(&rows).expect("a plan has only string keys");
         Sha256::of(&json).to_string()
     }
 

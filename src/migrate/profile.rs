@@ -53,6 +53,12 @@ pub(crate) struct ColumnProfile {
     pub boolean_words: BTreeSet<String>,
     /// The number of texts that begin as a JSON object or array does.
     pub structured: u64,
+    /// The number of texts with more characters than the existing column holds.
+    pub too_long: u64,
+    /// The row of the longest of them.
+    pub longest_row: Option<i64>,
+    longest: usize,
+    limit: Option<usize>,
     hashes: HashSet<u64>,
     last_time: Option<Vec<u8>>,
 }
@@ -130,9 +136,28 @@ const MAX_BOOLEAN_WORDS: usize = 32;
 /// A type with more failures than this is not tried any further, unless at least as many values fit it.
 const MAX_FAILURES: u64 = 1000;
 
-/// Inspects every value of a table.
-pub(crate) fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &dyn Progress) -> Result<TableProfile> {
-    let mut columns: Vec<ColumnProfile> = table.columns.iter().map(|column| ColumnProfile::new(column, zone)).collect();
+/// The type of an existing column that values are to fit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ColumnTarget {
+    /// Its class.
+    pub kind: Kind,
+    /// The number of characters that it holds, if that is limited.
+    pub characters: Option<usize>,
+    /// The number of digits of a second that it keeps, if that is limited.
+    pub digits: Option<usize>,
+}
+
+/// Inspects every value of a table. `targets` has one element for each column.
+pub(crate) fn profile(
+    reader: &Reader,
+    table: &TableFacts,
+    targets: &[Option<ColumnTarget>],
+    zone: Tz,
+    progress: &dyn Progress,
+) -> Result<TableProfile> {
+    let columns = table.columns.iter().zip(targets);
+    let mut columns: Vec<ColumnProfile> =
+        columns.map(|(column, target)| ColumnProfile::new(column, *target, zone)).collect();
     let mut rows = reader.rows(table, None)?;
     let (mut count, mut scratch) = (0u64, Vec::new());
     while rows.step()? {
@@ -154,15 +179,17 @@ pub(crate) fn profile(reader: &Reader, table: &TableFacts, zone: Tz, progress: &
 }
 
 impl ColumnProfile {
-    fn new(facts: &ColumnFacts, zone: Tz) -> Self {
-        let kinds = candidates(facts);
+    fn new(facts: &ColumnFacts, target: Option<ColumnTarget>, zone: Tz) -> Self {
+        let mut kinds = candidates(facts);
+        kinds.extend(target.map(|target| target.kind).filter(|kind| !kinds.contains(kind)));
+        let digits = |kind| target.filter(|target| target.kind == kind).and_then(|target| target.digits);
         let trial = |kind| Trial {
             kind,
             fits: 0,
             failures: 0,
             nulls: BTreeMap::new(),
             examples: Vec::new(),
-            converter: Converter::of(kind, zone),
+            converter: Converter::of(kind, zone).keeping(digits(kind)),
         };
         ColumnProfile {
             nulls: 0,
@@ -179,6 +206,10 @@ impl ColumnProfile {
             counted: None,
             boolean_words: BTreeSet::new(),
             structured: 0,
+            too_long: 0,
+            longest_row: None,
+            longest: 0,
+            limit: target.and_then(|target| target.characters),
             hashes: HashSet::new(),
             last_time: None,
         }
@@ -217,6 +248,7 @@ impl ColumnProfile {
                 self.structured +=
                     u64::from(text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"["));
                 self.count_distinct(text);
+                self.measure(text, rowid);
             }
             Cell::Blob(bytes) => {
                 self.blobs += 1;
@@ -229,7 +261,7 @@ impl ColumnProfile {
             }
             scratch.clear();
             let written = match trial.kind {
-                Kind::Instant => trial.converter.write_instant(cell, scratch).map(Some),
+                Kind::Instant => trial.converter.write_checked_instant(cell, scratch).map(Some),
                 _ => trial.converter.write(cell, scratch).map(|()| None),
             };
             match written {
@@ -261,6 +293,20 @@ impl ColumnProfile {
                 }
                 Err(reason) => trial.fail(cell, rowid, reason.0),
             }
+        }
+    }
+
+    /// Counts a text that is too long for the existing column. Spaces at its end count too, because the server would cut
+    /// them off.
+    fn measure(&mut self, text: &[u8], rowid: Option<i64>) {
+        let Some(limit) = self.limit.filter(|limit| text.len() > *limit) else { return };
+        let length = String::from_utf8_lossy(text).chars().count();
+        if length <= limit {
+            return;
+        }
+        self.too_long += 1;
+        if length > self.longest {
+            (self.longest, self.longest_row) = (length, rowid);
         }
     }
 

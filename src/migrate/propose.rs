@@ -5,10 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::NaiveDateTime;
 
 use super::convert::{Converter, Kind};
+use super::ddl;
+use super::existing::ExistingSchema;
 use super::plan::{
     CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
 };
-use super::profile::{ColumnProfile, Counted, DISTINCT, TableProfile, declared};
+use super::profile::{ColumnProfile, Counted, DISTINCT, Example, TableProfile, Trial, declared};
 use super::translate::{self, ColumnProperties};
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
 use crate::platform::error::one_line;
@@ -24,6 +26,16 @@ pub(crate) struct ProposeOptions {
     pub proposes: bool,
     /// True if times without an offset are UTC.
     pub is_utc: bool,
+    /// True if names keep their upper-case letters, so that statements must quote them.
+    pub keeps_case: bool,
+}
+
+impl ProposeOptions {
+    /// Returns a name of a file as a name of the target: folded as PostgreSQL folds unquoted names, to lower case, unless
+    /// names keep their case.
+    fn name(&self, name: &str) -> String {
+        if self.keeps_case { name.to_owned() } else { name.to_ascii_lowercase() }
+    }
 }
 
 /// A file that was inspected.
@@ -47,34 +59,45 @@ pub(crate) struct Proposal {
     pub column_notes: Vec<Vec<String>>,
     /// Lines with options of the hypertable that the reader may enable.
     pub options: Vec<String>,
+    /// The reasons why the plan cannot be run as it is, each with a way out.
+    pub conflicts: Vec<String>,
     /// The number of rows.
     pub rows: u64,
     /// The greatest number of rows that may be rejected.
     pub rejected: u64,
 }
 
-/// Proposes a table of the plan for each table of a file.
-pub(crate) fn propose(file: &InspectedFile<'_>, options: &ProposeOptions, names: &mut Names) -> Vec<Proposal> {
-    let mut proposals: Vec<Proposal> = file
-        .schema
-        .tables
-        .iter()
-        .zip(file.profiles)
-        .map(|(table, profile)| Draft::new(file, table, profile, options).finish(names))
-        .collect();
-    add_foreign_keys(&mut proposals, file, names);
-    proposals
+/// Proposes a new table for a table of a file, without foreign keys.
+pub(super) fn new_table(
+    file: &InspectedFile<'_>,
+    (table, profile): (&TableFacts, &TableProfile),
+    options: &ProposeOptions,
+    names: &mut Names,
+) -> Proposal {
+    Draft::new(file, table, profile, options).finish(names)
 }
 
 /// The names that are taken in the target's schema.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Names(BTreeSet<String>);
 
 impl Names {
+    /// Begins with the names that the schema has, and with those of the tables that files become and of their primary
+    /// keys.
+    pub(crate) fn new<'a>(
+        existing: &ExistingSchema,
+        options: &ProposeOptions,
+        tables: impl Iterator<Item = &'a TableFacts>,
+    ) -> Self {
+        let new = tables.map(|table| cut(&options.name(&table.name), 0));
+        let new = new.flat_map(|name| [ddl::primary_key_name(&name), name]);
+        Names(existing.names.iter().cloned().chain(new).collect())
+    }
+
     /// Reserves a free name and returns it: the wanted one, the wanted one after the table's name, or one with a
     /// number.
     fn take(&mut self, table: &str, wanted: &str) -> String {
-        let wanted = cut(&fold(wanted), 0);
+        let wanted = cut(wanted, 0);
         let own = if wanted.starts_with(table) { wanted.clone() } else { cut(&format!("{table}_{wanted}"), 0) };
         let numbered = (2..).map(|number| cut(&format!("{own}_{number}"), number));
         let free = [wanted, own.clone()].into_iter().chain(numbered).find(|name| !self.0.contains(name));
@@ -97,18 +120,12 @@ fn cut(name: &str, number: usize) -> String {
     format!("{}{tail}", &name[..end])
 }
 
-/// Folds a name as PostgreSQL folds unquoted names: to lower case.
-#[must_use]
-pub(crate) fn fold(name: &str) -> String {
-    name.to_ascii_lowercase()
-}
-
 /// Returns unique names in the target for a table's columns, each with the reason if the name differs from what people
 /// would expect.
-fn column_names(columns: &[ColumnFacts]) -> Vec<(String, Option<&'static str>)> {
+fn column_names(columns: &[ColumnFacts], options: &ProposeOptions) -> Vec<(String, Option<&'static str>)> {
     /// The system columns, which every table in PostgreSQL has.
     const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
-    let folded: Vec<String> = columns.iter().map(|column| fold(&column.name)).collect();
+    let folded: Vec<String> = columns.iter().map(|column| options.name(&column.name)).collect();
     let wanted = |place: usize| -> String {
         let is_clear = folded.iter().filter(|name| **name == folded[place]).count() == 1;
         if is_clear { folded[place].clone() } else { columns[place].name.clone() }
@@ -157,7 +174,7 @@ impl<'a> Draft<'a> {
         let mut columns = Vec::new();
         let mut column_notes = Vec::new();
         let (mut rejected, mut kinds) = (0u64, Vec::new());
-        let target_names = column_names(&facts.columns);
+        let target_names = column_names(&facts.columns, options);
         let collations = translate::collations(&facts.sql);
         for ((column, profile), (name, why)) in facts.columns.iter().zip(&profile.columns).zip(target_names) {
             let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
@@ -178,8 +195,10 @@ impl<'a> Draft<'a> {
             file: file.name.to_owned(),
             source: facts.name.clone(),
             schema: options.schema.clone(),
-            name: cut(&fold(&facts.name), 0),
+            name: cut(&options.name(&facts.name), 0),
             merge: false,
+            existing: false,
+            expected_rejects: 0,
             columns,
             primary_key: Vec::new(),
             uniques: Vec::new(),
@@ -188,8 +207,15 @@ impl<'a> Draft<'a> {
             foreign_keys: Vec::new(),
             hypertable: None,
         };
-        let proposal =
-            Proposal { plan, notes: Vec::new(), column_notes, options: Vec::new(), rows: profile.rows, rejected };
+        let proposal = Proposal {
+            plan,
+            notes: Vec::new(),
+            column_notes,
+            options: Vec::new(),
+            conflicts: Vec::new(),
+            rows: profile.rows,
+            rejected,
+        };
         Draft { facts, profile, schema: file.schema, options, proposal, kinds, collations }
     }
 
@@ -293,7 +319,7 @@ impl<'a> Draft<'a> {
             };
             match condition {
                 Ok(condition) => {
-                    let name = names.take(&table, &index.name);
+                    let name = names.take(&table, &self.options.name(&index.name));
                     self.proposal.plan.indexes.push(IndexPlan {
                         name,
                         descending: columns.iter().filter(|(_, down)| *down).map(|(name, _)| name.clone()).collect(),
@@ -474,10 +500,11 @@ impl<'a> Draft<'a> {
 }
 
 /// Carries over the foreign keys whose referenced tables are proposed too, with columns of the same type.
-fn add_foreign_keys(proposals: &mut [Proposal], file: &InspectedFile<'_>, names: &mut Names) {
+pub(super) fn add_foreign_keys(proposals: &mut [Proposal], file: &InspectedFile<'_>, names: &mut Names) {
     let parents: HashMap<String, TablePlan> =
         proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
-    for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables) {
+    let of_new = |(proposal, _): &(&mut Proposal, &TableFacts)| !proposal.plan.existing;
+    for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables).filter(of_new) {
         for key in &facts.foreign_keys {
             match foreign_key(&proposal.plan, key, &parents, file, names) {
                 Ok(mut carried) => {
@@ -549,8 +576,8 @@ fn foreign_key(
 }
 
 /// The chosen type of a column.
-struct Choice {
-    kind: Kind,
+pub(super) struct Choice {
+    pub(super) kind: Kind,
     epoch: Epoch,
 }
 
@@ -561,7 +588,7 @@ impl From<Kind> for Choice {
 }
 
 /// Chooses a column's type by its values; if they leave the choice open, by its declaration and name.
-fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choice {
+pub(super) fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choice {
     let declared = declared(facts);
     if is_rowid {
         return Kind::Whole(64).into();
@@ -675,7 +702,7 @@ fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Ki
 
 /// Returns the unit of the numbers in a column of times. Returns [`Epoch::Auto`] if the numbers have several units, or
 /// if the earliest and the latest number do not give the times of the profile when they are read in that unit.
-fn unit(profile: &ColumnProfile) -> Epoch {
+pub(super) fn unit(profile: &ColumnProfile) -> Epoch {
     let forms = &profile.forms;
     let units = [Epoch::S, Epoch::Ms, Epoch::Us, Epoch::Ns];
     let mut used = units.into_iter().zip(forms.counted).filter(|(_, count)| *count > 0);
@@ -698,7 +725,7 @@ fn is_time_name(name: &str) -> bool {
 }
 
 /// Returns a type as it is written in the plan.
-fn written(kind: Kind) -> String {
+pub(super) fn written(kind: Kind) -> String {
     match kind {
         Kind::Whole(16) => "smallint".to_owned(),
         Kind::Whole(32) => "integer".to_owned(),
@@ -739,26 +766,8 @@ fn propose_column(
         notes.push("declared NOT NULL, but some values are NULL or mean NULL: the target allows NULL".to_owned());
     }
     if let Some(trial) = trial {
-        if !trial.nulls.is_empty() && kind != Kind::Text {
-            let words = trial.nulls.iter().map(|(word, count)| format!("'{}' ({count})", one_line(word)));
-            notes.push(format!("texts that become NULL: {}", words.collect::<Vec<_>>().join(", ")));
-        }
-        if trial.failures > 0 {
-            let examples: Vec<String> = trial
-                .examples
-                .iter()
-                .map(|example| {
-                    let place = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
-                    format!("{place}{}, {}", example.value, example.reason)
-                })
-                .collect();
-            let dots = if trial.failures > trial.examples.len() as u64 { "; ..." } else { "" };
-            notes.push(format!(
-                "{} values do not fit the type, so their rows are rejected: {}{dots}",
-                trial.failures,
-                examples.join("; ")
-            ));
-        }
+        notes.extend(null_texts(trial).filter(|_| kind != Kind::Text));
+        notes.extend(failures(trial));
     }
     if kind.is_time() && profile.forms.finer > 0 {
         let finer = profile.forms.finer;
@@ -798,8 +807,32 @@ fn propose_column(
     (column, notes)
 }
 
+/// Names the texts that become NULL, if there are any.
+pub(super) fn null_texts(trial: &Trial) -> Option<String> {
+    let words = trial.nulls.iter().map(|(word, count)| format!("'{}' ({count})", one_line(word)));
+    let words: Vec<String> = words.collect();
+    (!words.is_empty()).then(|| format!("texts that become NULL: {}", words.join(", ")))
+}
+
+/// Counts the values that do not fit a type, with examples, if there are any.
+pub(super) fn failures(trial: &Trial) -> Option<String> {
+    let example = |example: &Example| {
+        let place = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
+        format!("{place}{}, {}", example.value, example.reason)
+    };
+    let examples: Vec<String> = trial.examples.iter().map(example).collect();
+    let dots = if trial.failures > trial.examples.len() as u64 { "; ..." } else { "" };
+    (trial.failures > 0).then(|| {
+        format!(
+            "{} values do not fit the type, so their rows are rejected: {}{dots}",
+            trial.failures,
+            examples.join("; ")
+        )
+    })
+}
+
 /// Describes the values of a column in one line.
-fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
+pub(super) fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
     let mut parts = Vec::new();
     let mut add = |count: u64, description: &str| {
         if count > 0 {

@@ -2,8 +2,8 @@
 //! into existing tables, if the tables are the same and have exactly these rows. Then removes the run's empty schemas
 //! and the records about the run.
 
+use super::foreign_key;
 use super::plan::Plan;
-use super::run;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
@@ -23,7 +23,7 @@ pub(crate) struct RollbackOutcome {
 }
 
 /// Rolls back a plan in one transaction. Fails and changes nothing if tables have other rows than were loaded, unless
-/// `even_changed` is set, or if other objects depend on them.
+/// `even_changed` is set. Tables that rows or objects of others depend on are kept, and named.
 pub(crate) fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Result<RollbackOutcome> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
@@ -43,48 +43,28 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     let mut outcome = RollbackOutcome { was_run: true, ..RollbackOutcome::default() };
     // This lock comes first: a run that begins a plan takes it before it inspects any table.
     state::lock_notes(session)?;
+    // A record that an older version has made lacks some tables.
+    state::make_tables(session)?;
     let made = state::made(session, &plan.id)?;
-    let (mut drop, mut empty): (Vec<&Made>, Vec<&Made>) = (Vec::new(), Vec::new());
+    let mut loaded: Vec<Made> = Vec::new();
     for one in made.iter().filter(|one| one.kind == "table" || one.kind == "filled") {
-        let name = one_line(&format!("{}.{}", one.schema, one.name));
-        if !is_same(session, one)? {
+        if is_same(session, one)? {
+            require_as_loaded(session, plan, one, even_changed, &mut outcome)?;
+            loaded.push(one.clone());
+        } else {
+            let name = shown(one);
             outcome
                 .notes
                 .push(format!("the table that the run loaded as {name} was dropped or renamed: it is not rolled back"));
-            continue;
         }
-        session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", qualified(&one.schema, &one.name)))?;
-        let found = session.row(&format!(
-            "SELECT count(*) AS rows, {} AS digest FROM {} lifeboat_row",
-            state::rows_digest(),
-            qualified(&one.schema, &one.name)
-        ))?;
-        let rows: u64 = found.number("rows")?;
-        let loaded = state::rows_loaded(session, &plan.id, one)?;
-        let hint =
-            "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
-        if rows != loaded && !even_changed {
-            return Err(Error::failed(format!("{name} has {rows} rows, but {loaded} were loaded")).hint(hint));
-        }
-        match &one.rows_digest {
-            Some(digest) if digest != found.text("digest")? && !even_changed => {
-                return Err(Error::failed(format!("the rows of {name} differ from those that were loaded")).hint(hint));
-            }
-            None if rows > 0 && !even_changed => {
-                outcome.notes.push(format!("{name}: the run was not complete, so only the number of rows was compared"))
-            }
-            _ => {}
-        }
-        outcome.tables.push((name, rows));
-        if one.kind == "table" { drop.push(one) } else { empty.push(one) }
     }
-    if !drop.is_empty() {
-        let names: Vec<String> = drop.iter().map(|one| qualified(&one.schema, &one.name)).collect();
-        drop_tables(session, &names)?;
+    keep_referenced(session, &mut loaded, &mut outcome)?;
+    empty(session, &loaded)?;
+    for key in foreign_key::dropped(session, &plan.id)? {
+        key.create(session)?;
     }
-    for one in empty {
-        session.execute(&format!("DELETE FROM {}", qualified(&one.schema, &one.name)))?;
-    }
+    let new: Vec<&Made> = loaded.iter().filter(|one| one.kind == "table").collect();
+    drop_tables(session, &new, &mut outcome)?;
     session.execute(&format!("DELETE FROM {SCHEMA}.plans WHERE id = {}", literal(&plan.id)))?;
     for one in made.iter().rev().filter(|one| one.kind == "schema") {
         drop_schema(session, &one.name, &mut outcome)?;
@@ -92,7 +72,7 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     let others = session.row(&format!("SELECT EXISTS (SELECT FROM {SCHEMA}.plans) AS others"))?;
     if !others.flag("others")? {
         session.execute(&format!(
-            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.plans"
+            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.keys, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.plans"
         ))?;
         drop_schema(session, SCHEMA, &mut outcome)?;
     }
@@ -100,50 +80,160 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     Ok(outcome)
 }
 
+fn shown(made: &Made) -> String {
+    one_line(&format!("{}.{}", made.schema, made.name))
+}
+
+fn quoted(made: &Made) -> String {
+    qualified(&made.schema, &made.name)
+}
+
+/// Locks a table. Fails if it has other rows than were loaded, unless `even_changed` is set.
+fn require_as_loaded(
+    session: &mut Session,
+    plan: &Plan,
+    one: &Made,
+    even_changed: bool,
+    outcome: &mut RollbackOutcome,
+) -> Result<()> {
+    let name = shown(one);
+    session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", quoted(one)))?;
+    let found = session.row(&format!(
+        "SELECT count(*) AS rows, {} AS digest FROM {} lifeboat_row",
+        state::rows_digest(),
+        quoted(one)
+    ))?;
+    let rows: u64 = found.number("rows")?;
+    let loaded = state::rows_loaded(session, &plan.id, one)?;
+    let hint = "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
+    if rows != loaded && !even_changed {
+        return Err(Error::failed(format!("{name} has {rows} rows, but {loaded} were loaded")).hint(hint));
+    }
+    match &one.rows_digest {
+        Some(digest) if digest != found.text("digest")? && !even_changed => {
+            return Err(Error::failed(format!("the rows of {name} differ from those that were loaded")).hint(hint));
+        }
+        None if rows > 0 && !even_changed => {
+            outcome.notes.push(format!("{name}: the run was not complete, so only the number of rows was compared"))
+        }
+        _ => {}
+    }
+    outcome.tables.push((name, rows));
+    Ok(())
+}
+
+/// Removes the tables from the list to which rows of other tables refer: they would be deleted or changed with these, or
+/// prevent it. Notes name them.
+fn keep_referenced(session: &mut Session, loaded: &mut Vec<Made>, outcome: &mut RollbackOutcome) -> Result<()> {
+    loop {
+        let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
+        let list = if oids.is_empty() { "0".to_owned() } else { oids.join(", ") };
+        let keys = session.rows(&format!(
+            "SELECT k.confrelid AS parent, k.conrelid::pg_catalog.regclass::text AS child,
+                    (SELECT pg_catalog.string_agg(pg_catalog.format('%I IS NOT NULL', a.attname), ' AND ')
+                       FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)) AS refers
+               FROM pg_catalog.pg_constraint k
+              WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN ({list}) AND k.conrelid NOT IN ({list})
+                -- A chunk of a hypertable has keys of its own.
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = k.conrelid AND i.inhparent IN ({list}))
+              ORDER BY 2"
+        ))?;
+        let mut kept = None;
+        for key in &keys {
+            let child = key.text("child")?;
+            let rows: u64 = session
+                .row(&format!("SELECT count(*) AS rows FROM {child} WHERE {}", key.text("refers")?))?
+                .number("rows")?;
+            if rows > 0 {
+                kept = Some((key.number::<u32>("parent")?, child.to_owned(), rows));
+                break;
+            }
+        }
+        let Some((parent, child, rows)) = kept else { return Ok(()) };
+        for one in loaded.iter().filter(|one| one.oid == parent) {
+            let name = shown(one);
+            outcome.tables.retain(|(table, _)| *table != name);
+            outcome
+                .notes
+                .push(format!("{name} is kept with its rows: {rows} rows of {} refer to it", one_line(&child)));
+        }
+        loaded.retain(|one| one.oid != parent);
+    }
+}
+
+/// Removes the rows of all tables in one statement, because they may refer to one another. They are truncated if no trigger
+/// of users fires for deleted rows and the role may do that: without an index on the columns of a foreign key, each deleted
+/// row would be looked up in the whole referencing table.
+fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
+    let [first, rest @ ..] = loaded else { return Ok(()) };
+    let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
+    let row = session.row(&format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+                           AND tgtype & 8 <> 0) AS fires",
+        oids.join(", ")
+    ))?;
+    if !row.flag("fires")? {
+        session.execute("SAVEPOINT lifeboat_empty")?;
+        let names: Vec<String> = loaded.iter().map(quoted).collect();
+        match session.execute(&format!("TRUNCATE {}", names.join(", "))) {
+            Ok(()) => return session.execute("RELEASE SAVEPOINT lifeboat_empty"),
+            // The role lacks the privilege, or a foreign key of an empty table of others refers to one of these.
+            Err(error) if sqlstate(&error).is_some() => {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_empty; RELEASE SAVEPOINT lifeboat_empty")?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let one = |(number, one): (usize, &Made)| format!("lifeboat_{number} AS (DELETE FROM {})", quoted(one));
+    let with: Vec<String> = rest.iter().enumerate().map(one).collect();
+    let with = if with.is_empty() { String::new() } else { format!("WITH {} ", with.join(", ")) };
+    // A table with checks to come can be changed no more in this transaction.
+    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", quoted(first)))
+}
+
 /// Returns true if the object with this name is the one that was created (same OID).
 fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
-    let name = literal(&qualified(&made.schema, &made.name));
     let row = session.row(&format!(
-        "SELECT coalesce(pg_catalog.to_regclass({name})::pg_catalog.oid = {}, false) AS same",
+        "SELECT coalesce(pg_catalog.to_regclass({})::pg_catalog.oid = {}, false) AS same",
+        literal(&quoted(made)),
         made.oid
     ))?;
     row.flag("same")
 }
 
-/// Drops tables that may reference one another. Fails if another object depends on them. Hypertables are dropped one by
-/// one.
-fn drop_tables(session: &mut Session, names: &[String]) -> Result<()> {
-    let dependent = |error: Error| match sqlstate(&error).as_deref() {
-        Some("2BP01") => error
-            .context("an object that lifeboat did not create depends on a table")
-            .hint("drop your views, continuous aggregates or foreign keys on the table first"),
-        _ => error,
-    };
-    if run::timescale(session)?.is_none() {
-        return session.execute(&format!("DROP TABLE {}", names.join(", "))).map_err(dependent);
+/// Drops empty tables that may refer to one another: first the foreign keys between them, then one table after the other,
+/// because TimescaleDB drops no hypertable together with others. A table that objects of others depend on is kept, and a
+/// note names these.
+fn drop_tables(session: &mut Session, tables: &[&Made], outcome: &mut RollbackOutcome) -> Result<()> {
+    let oids: Vec<String> = tables.iter().map(|one| one.oid.to_string()).collect();
+    if oids.is_empty() {
+        return Ok(());
     }
-    // Referencing tables are dropped before the tables that they reference. If a round drops nothing, its error is
-    // returned.
-    let mut left: Vec<&String> = names.iter().rev().collect();
-    while !left.is_empty() {
-        let before = left.len();
-        let mut failed = None;
-        let mut kept = Vec::new();
-        for name in left {
-            session.execute("SAVEPOINT lifeboat_drop")?;
-            match session.execute(&format!("DROP TABLE {name}")) {
-                Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_drop")?,
-                Err(error) if sqlstate(&error).as_deref() == Some("2BP01") => {
-                    session.execute("ROLLBACK TO SAVEPOINT lifeboat_drop")?;
-                    failed = Some(error);
-                    kept.push(name);
-                }
-                Err(error) => return Err(error),
+    let keys = session.rows(&format!(
+        "SELECT k.conrelid::pg_catalog.regclass::text AS relation, k.conname AS name FROM pg_catalog.pg_constraint k
+          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid IN ({list}) AND k.confrelid IN ({list})",
+        list = oids.join(", ")
+    ))?;
+    for key in &keys {
+        session.execute(&format!(
+            "ALTER TABLE {} DROP CONSTRAINT {}",
+            key.text("relation")?,
+            ident(key.text("name")?)
+        ))?;
+    }
+    for one in tables {
+        session.execute("SAVEPOINT lifeboat_drop")?;
+        match session.execute(&format!("DROP TABLE {}", quoted(one))) {
+            Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_drop")?,
+            Err(error) if sqlstate(&error).as_deref() == Some("2BP01") => {
+                session.execute("ROLLBACK TO SAVEPOINT lifeboat_drop; RELEASE SAVEPOINT lifeboat_drop")?;
+                outcome.notes.push(format!(
+                    "{} is emptied and kept, because objects that lifeboat did not create depend on it: {}",
+                    shown(one),
+                    one_line(&error.causes().join(": "))
+                ));
             }
-        }
-        left = kept;
-        if let Some(error) = failed.filter(|_| left.len() == before) {
-            return Err(dependent(error));
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -11,10 +11,14 @@ use std::time::Instant;
 
 use super::convert::Kind;
 use super::ddl;
+use super::existing;
+use super::foreign_key;
+use super::keys;
 use super::load::{Loader, Shared, Sink};
-use super::plan::{Plan, TablePlan};
+use super::plan::{IndexPlan, Plan, TablePlan};
 use super::profile;
-use super::state::{self, Chunk, ChunkDone, SourceState};
+use super::retry;
+use super::state::{self, Chunk, ChunkDone, SourceState, Step};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{self, Session};
@@ -37,6 +41,8 @@ pub(crate) struct Outcome {
     pub tables: Vec<Loaded>,
     /// Differences from the plan that were noted instead of ending the run.
     pub notes: Vec<String>,
+    /// Tables with more rejected rows than the plan expects.
+    pub unexpected: Vec<state::Unexpected>,
     /// Seconds from the first row to the last index.
     pub load_seconds: f64,
 }
@@ -106,37 +112,67 @@ impl Job<'_> {
         let chunks = state::chunks(&mut session, &self.plan.id)?;
         let mut sessions = self.sessions(session)?;
         let stop = AtomicBool::new(false);
-        let shared = Shared { plan: self.plan, sinks: &sinks, stop: &stop, progress: self.progress };
+        let existing = self.existing(first(&mut sessions)?)?;
+        let enforced = foreign_key::enforced(first(&mut sessions)?, &existing)?;
+        let (plan, sinks, enforced) = (self.plan, &*sinks, &*enforced);
+        let shared = Shared { plan, sinks, enforced, stop: &stop, progress: self.progress };
         self.progress.start("loading", self.files.values().map(|path| size_of(path)).sum());
-        let loaded = load_all(&shared, &chunks, sessions, watched);
+        let loaded = self.load(&shared, !existing.tables.is_empty(), &chunks, sessions, watched);
         self.progress.finish();
-        let mut outcome = Outcome::default();
-        (sessions, outcome.tables) = {
-            let sessions = loaded?;
-            let mut sessions = sessions;
-            let session = first(&mut sessions)?;
-            let chunks = state::chunks(session, &self.plan.id)?;
-            let tables = self.require_complete(sources, &chunks)?;
-            (sessions, tables)
-        };
+        sessions = loaded?;
+        let session = first(&mut sessions)?;
+        let chunks = state::chunks(session, &self.plan.id)?;
+        let mut outcome = Outcome { tables: self.require_complete(sources, &chunks)?, ..Outcome::default() };
         for one in watched {
             one.require_unchanged()?;
         }
         let mut steps = Steps::begin(self.plan, first(&mut sessions)?)?;
-        let mut sessions = steps.indexes(sessions, &sinks)?;
+        let mut sessions = steps.indexes(sessions, sinks)?;
         let session = first(&mut sessions)?;
-        steps.identities(session, &sinks)?;
+        steps.identities(session, sinks)?;
         steps.analyze(session)?;
         steps.foreign_keys(session)?;
         state::note_rows(session, &self.plan.id)?;
         steps.policies(session)?;
-        outcome.notes = state::steps(session, &self.plan.id)?.into_values().flatten().collect();
+        outcome.notes = state::steps(session, &self.plan.id)?.into_values().filter_map(|step| step.note).collect();
+        outcome.unexpected = state::unexpected_rejects(session, self.plan)?;
         for one in watched {
             one.require_unchanged()?;
         }
         state::finish(session, &self.plan.id)?;
         outcome.load_seconds = clock.elapsed().as_secs_f64();
         Ok(outcome)
+    }
+
+    /// Loads all chunks: those of tables that others refer to first, as far as the server checks that. Then rejects the rows
+    /// that foreign keys of existing tables refuse.
+    fn load(
+        &self,
+        shared: &Shared<'_>,
+        fills_existing: bool,
+        chunks: &[Chunk],
+        mut sessions: Vec<Session>,
+        watched: &[Watched],
+    ) -> Result<Vec<Session>> {
+        // Triggers and defaults of existing tables find their functions by the search path that the app has.
+        let search_path = if fills_existing { "DEFAULT" } else { "''" };
+        for session in &mut sessions {
+            session.execute(&format!("SET search_path = {search_path}"))?;
+        }
+        let levels = keys::levels(self.plan, shared.enforced);
+        for level in 0..=levels.iter().max().copied().unwrap_or(0) {
+            let is_now = |chunk: &&Chunk| levels.get(chunk.table).copied().unwrap_or(0) == level;
+            let now: Vec<Chunk> = chunks.iter().filter(is_now).copied().collect();
+            sessions = load_all(shared, &now, sessions, watched)?;
+        }
+        let session = first(&mut sessions)?;
+        let mut loader = Loader::new(shared);
+        retry::load_again(session, &mut loader, chunks)?;
+        keys::create_again(session, &mut loader, chunks)?;
+        for session in &mut sessions {
+            session.execute("SET search_path = ''")?;
+        }
+        Ok(sessions)
     }
 
     fn sinks(&self) -> Result<Vec<Sink>> {
@@ -185,6 +221,8 @@ impl Job<'_> {
     fn make(&self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         let id = &self.plan.id;
         self.require_free_names(session)?;
+        let existing = self.existing(session)?;
+        keys::drop_all(session, &existing)?;
         let mut made: BTreeSet<(String, String)> = BTreeSet::new();
         let mut extension = None;
         for (number, sink) in sinks.iter().enumerate() {
@@ -206,11 +244,10 @@ impl Job<'_> {
                     session.rows(&sql).map_err(add_context)?;
                 }
                 if is_made && sink.is_staged {
-                    for (name, kind, columns) in keys(table) {
-                        session.execute(&ddl::add_key(table, &name, kind, &columns)).map_err(add_context)?;
-                    }
-                    for index in table.indexes.iter().filter(|index| index.unique) {
-                        session.execute(&ddl::create_index(table, index)).map_err(add_context)?;
+                    for (step, sql) in early_steps(table) {
+                        session.execute(&sql).map_err(add_context)?;
+                        let done = Step { note: None, planned: Some(sql) };
+                        state::note_step(session, id, &step, &done)?;
                     }
                 }
             }
@@ -223,6 +260,19 @@ impl Job<'_> {
             state::note_chunks(session, id, number, &target, &ranges)?;
         }
         Ok(())
+    }
+
+    /// Returns the plan with the tables alone that exist already.
+    fn existing(&self, session: &mut Session) -> Result<Plan> {
+        let mut existing = self.plan.clone();
+        let mut failed = None;
+        existing.tables.retain(|table| {
+            exists(session, &ddl::target(table)).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        });
+        failed.map_or(Ok(existing), Err)
     }
 
     /// Fails if the name of an index or constraint is taken. The conflict would otherwise appear only when all rows are
@@ -251,7 +301,7 @@ impl Job<'_> {
                 ))
                 .hint("change one of the names in the plan; the name of a primary key follows from the table's name")
             };
-            let keys = keys(table).into_iter().map(|(name, ..)| name);
+            let keys = unique_keys(table).into_iter().map(|(name, ..)| name);
             let constraints = keys.clone().chain(table.checks.iter().map(|check| check.name.clone()));
             let mut own = BTreeSet::new();
             for name in constraints.chain(table.foreign_keys.iter().map(|key| key.name.clone())) {
@@ -353,11 +403,28 @@ fn first(sessions: &mut [Session]) -> Result<&mut Session> {
 }
 
 /// Returns the primary key and the unique constraints: name, kind and columns.
-fn keys(table: &TablePlan) -> Vec<(String, &'static str, Vec<String>)> {
+pub(super) fn unique_keys(table: &TablePlan) -> Vec<(String, &'static str, Vec<String>)> {
     let primary = Some(table.primary_key.clone()).filter(|key| !key.is_empty());
-    let primary = primary.map(|key| (ddl::primary_key_name(table), "PRIMARY KEY", key));
+    let primary = primary.map(|key| (ddl::primary_key_name(&table.name), "PRIMARY KEY", key));
     let uniques = table.uniques.iter().map(|unique| (unique.name.clone(), "UNIQUE", unique.columns.clone()));
     primary.into_iter().chain(uniques).collect()
+}
+
+/// Returns the steps that create unique keys and indexes of a table before loading, with their statements.
+fn early_steps(table: &TablePlan) -> Vec<(String, String)> {
+    let keys = unique_keys(table)
+        .into_iter()
+        .map(|(name, kind, columns)| (key_step(table, &name), ddl::add_key(table, &name, kind, &columns)));
+    let indexes = table.indexes.iter().filter(|index| index.unique);
+    keys.chain(indexes.map(|index| (index_step(table, index), ddl::create_index(table, index)))).collect()
+}
+
+fn key_step(table: &TablePlan, name: &str) -> String {
+    format!("key {} {name}", table.shown_target())
+}
+
+fn index_step(table: &TablePlan, index: &IndexPlan) -> String {
+    format!("index {} {}", table.shown_target(), index.name)
 }
 
 /// Returns the schema of TimescaleDB's functions, or `None` if TimescaleDB is not installed.
@@ -379,23 +446,26 @@ fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
     state::note_made(session, plan, "schema", schema, schema, &oid)
 }
 
+/// Returns true if there is a relation with this quoted name.
+fn exists(session: &mut Session, qualified: &str) -> Result<bool> {
+    session.row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(qualified)))?.flag("there")
+}
+
 /// Creates a table and returns true, or accepts an existing table that is empty and has these columns, and returns
 /// false.
 fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
     let name = literal(&ddl::target(table));
     let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
-    let exists = session.row(&format!("SELECT pg_catalog.to_regclass({name}) IS NOT NULL AS there"))?.flag("there")?;
-    if !exists {
+    if !exists(session, &ddl::target(table))? {
+        if table.existing {
+            return Err(Error::usage(format!("{} is not there any more", table.shown_target()))
+                .hint("create it, or make a new plan with 'lifeboat migrate plan'"));
+        }
         session.execute(&ddl::create_table(table))?;
         state::note_made(session, plan, "table", &table.schema, &table.name, &oid)?;
         return Ok(true);
     }
-    state::require_no_other(session, plan, &table.schema, &table.name)?;
-    let found = session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", ddl::target(table)))?;
-    if found.flag("rows")? {
-        return Err(Error::usage(format!("{} already exists and has rows", table.shown_target()))
-            .hint("give the table another name or schema in the plan: existing rows are never overwritten"));
-    }
+    existing::require_empty(session, plan, table)?;
     // Only the server knows what a type's name means, including its precision. A temporary table with these types shows
     // it.
     session
@@ -524,7 +594,7 @@ impl IndexTask {
             error.causes().join(": "),
             one_line(&self.sql)
         );
-        do_noted_step(session, plan, &self.step, "", Some(&note))
+        do_noted_step(session, plan, &self.step, ("", &self.sql), Some(&note))
     }
 }
 
@@ -537,7 +607,7 @@ fn is_permanent(error: &Error) -> bool {
 /// The steps after loading, each of which is done once.
 struct Steps<'a> {
     plan: &'a Plan,
-    done: BTreeMap<String, Option<String>>,
+    done: BTreeMap<String, Step>,
     /// Tables that existed before. Their keys and indexes are left to their owner.
     filled: BTreeSet<(String, String)>,
 }
@@ -552,8 +622,8 @@ impl<'a> Steps<'a> {
             let step = format!("filled {shown}");
             if let Entry::Vacant(vacant) = steps.done.entry(step) {
                 let note = format!("{shown} existed before: its keys, indexes and policies were not changed");
-                do_noted_step(session, &plan.id, vacant.key(), "", Some(&note))?;
-                vacant.insert(None);
+                do_noted_step(session, &plan.id, vacant.key(), ("", ""), Some(&note))?;
+                vacant.insert(Step::default());
             }
         }
         Ok(steps)
@@ -567,14 +637,31 @@ impl<'a> Steps<'a> {
         tables.filter(|table| listed.insert((&table.schema, &table.name))).collect()
     }
 
+    /// Returns true if a step is done as the plan has it now. A step that could not be done may be changed; fails if one
+    /// that was done is changed.
+    fn is_done(&self, step: &str, sql: &str) -> Result<bool> {
+        let Some(done) = self.done.get(step) else { return Ok(false) };
+        match &done.planned {
+            Some(then) if then != sql && done.note.is_none() => Err(Error::usage(format!(
+                "the step '{}' is done, but the plan was changed since: it was '{}', and is '{}' now",
+                one_line(step),
+                one_line(then),
+                one_line(sql)
+            ))
+            .hint("only what is not done yet may be changed: put it back, or run 'lifeboat migrate rollback' first")),
+            Some(then) => Ok(then == sql),
+            None => Ok(true),
+        }
+    }
+
     /// Does a step that is not done yet, in a transaction that notes it.
     fn once(&mut self, session: &mut Session, step: &str, sql: &str) -> Result<()> {
-        if self.done.contains_key(step) {
+        if self.is_done(step, sql)? {
             return Ok(());
         }
         interrupt::check()?;
         do_step(session, &self.plan.id, step, sql)?;
-        self.done.insert(step.to_owned(), None);
+        self.done.insert(step.to_owned(), Step::default());
         Ok(())
     }
 
@@ -585,29 +672,26 @@ impl<'a> Steps<'a> {
         for table in self.targets() {
             let is_target = |sink: &&Sink| (&sink.plan.schema, &sink.plan.name) == (&table.schema, &table.name);
             let is_keyed = sinks.iter().find(is_target).is_some_and(|sink| sink.is_staged);
-            let shown = table.shown_target();
-            if !is_keyed {
-                for (name, kind, columns) in keys(table) {
-                    let step = format!("key {shown} {name}");
-                    if table.hypertable.is_some() {
-                        tasks.push_back(IndexTask::of_key(step, ddl::add_key(table, &name, kind, &columns)));
-                        continue;
-                    }
-                    let index = super::plan::IndexPlan {
-                        name: name.clone(),
-                        columns,
-                        descending: Vec::new(),
-                        using: None,
-                        operator_class: None,
-                        condition: None,
-                        unique: true,
-                    };
-                    tasks.push_back(IndexTask::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
-                    attach.push((step, ddl::add_key_of_index(table, &name, kind)));
+            for (name, kind, columns) in unique_keys(table) {
+                let step = key_step(table, &name);
+                if table.hypertable.is_some() || is_keyed {
+                    tasks.push_back(IndexTask::of_key(step, ddl::add_key(table, &name, kind, &columns)));
+                    continue;
                 }
+                let index = IndexPlan {
+                    name: name.clone(),
+                    columns,
+                    descending: Vec::new(),
+                    using: None,
+                    operator_class: None,
+                    condition: None,
+                    unique: true,
+                };
+                tasks.push_back(IndexTask::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
+                attach.push((step, ddl::add_key_of_index(table, &name, kind)));
             }
-            for index in table.indexes.iter().filter(|index| !(is_keyed && index.unique)) {
-                let step = format!("index {shown} {}", index.name);
+            for index in &table.indexes {
+                let step = index_step(table, index);
                 tasks.push_back(IndexTask { step, sql: ddl::create_index(table, index), is_required: index.unique });
             }
             if let Some(hypertable) = &table.hypertable {
@@ -616,14 +700,23 @@ impl<'a> Steps<'a> {
                     || table.indexes.iter().any(|index| starts_with_time(&index.columns));
                 if !has_time_index {
                     let sql = format!("CREATE INDEX ON {} ({} DESC)", ddl::target(table), ident(&hypertable.time));
-                    tasks.push_back(IndexTask { step: format!("index {shown} by time"), sql, is_required: false });
+                    tasks.push_back(IndexTask {
+                        step: format!("index {} by time", table.shown_target()),
+                        sql,
+                        is_required: false,
+                    });
                 }
             }
         }
-        tasks.retain(|task| !self.done.contains_key(&task.step));
+        let mut missing = VecDeque::new();
+        for task in tasks {
+            if !self.is_done(&task.step, &task.sql)? {
+                missing.push_back(task);
+            }
+        }
         let stop = AtomicBool::new(false);
         let plan = &self.plan.id;
-        let sessions = run_in_parallel(sessions, tasks, &stop, |session, task: IndexTask, _: &mut Option<()>| {
+        let sessions = run_in_parallel(sessions, missing, &stop, |session, task: IndexTask, _: &mut Option<()>| {
             interrupt::check()?;
             task.make(session, plan)
         })?;
@@ -683,13 +776,14 @@ impl<'a> Steps<'a> {
         for table in &tables {
             for key in &table.foreign_keys {
                 let step = format!("foreign key {} {}", table.shown_target(), key.name);
-                if self.done.contains_key(&step) {
+                let planned = ddl::add_foreign_key(table, key, false);
+                if self.is_done(&step, &planned)? {
                     continue;
                 }
                 interrupt::check()?;
                 // If existing rows violate the foreign key, it is added as NOT VALID, which checks new rows; a note
                 // says so.
-                let added = do_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, false));
+                let added = do_step(session, &self.plan.id, &step, &planned);
                 let Err(error) = added else { continue };
                 if session::sqlstate(&error).as_deref() != Some("23503") && key.validate {
                     return Err(error);
@@ -701,7 +795,8 @@ impl<'a> Steps<'a> {
                         one_line(&key.name)
                     )
                 });
-                do_noted_step(session, &self.plan.id, &step, &ddl::add_foreign_key(table, key, true), note.as_deref())?;
+                let sql = ddl::add_foreign_key(table, key, true);
+                do_noted_step(session, &self.plan.id, &step, (&sql, &planned), note.as_deref())?;
             }
         }
         Ok(())
@@ -758,7 +853,7 @@ impl<'a> Steps<'a> {
                         "{shown}: no retention policy was created, because it would drop {old} rows that were just \
                          loaded. After you have verified them, run: {sql}"
                     );
-                    do_noted_step(session, &self.plan.id, &step, "", Some(&note))?;
+                    do_noted_step(session, &self.plan.id, &step, ("", &sql), Some(&note))?;
                 } else {
                     self.once(session, &step, &sql)?;
                 }
@@ -769,26 +864,34 @@ impl<'a> Steps<'a> {
 }
 
 fn do_step(session: &mut Session, plan: &str, step: &str, sql: &str) -> Result<()> {
-    do_noted_step(session, plan, step, sql, None)
+    do_noted_step(session, plan, step, (sql, sql), None)
 }
 
-fn do_noted_step(session: &mut Session, plan: &str, step: &str, sql: &str, note: Option<&str>) -> Result<()> {
+/// Runs a statement and notes the step, with the statement that the plan has for it.
+fn do_noted_step(
+    session: &mut Session,
+    plan: &str,
+    step: &str,
+    (sql, planned): (&str, &str),
+    note: Option<&str>,
+) -> Result<()> {
     session.execute("BEGIN")?;
-    let done = do_in_transaction(session, plan, step, sql, note);
+    let done = Step { note: note.map(str::to_owned), planned: Some(planned.to_owned()).filter(|sql| !sql.is_empty()) };
+    let done = do_in_transaction(session, plan, step, sql, &done);
     if done.is_err() {
         let _ = session.execute("ROLLBACK");
     }
     done.map_err(|error| {
         error
             .context(format!("cannot complete the step '{}'", one_line(step)))
-            .hint("completed steps are kept: correct the cause, then run the plan again")
+            .hint("completed steps are kept: correct the cause or the plan, then run the plan again")
     })
 }
 
-fn do_in_transaction(session: &mut Session, plan: &str, step: &str, sql: &str, note: Option<&str>) -> Result<()> {
+fn do_in_transaction(session: &mut Session, plan: &str, name: &str, sql: &str, step: &Step) -> Result<()> {
     if !sql.is_empty() {
         session.execute(sql)?;
     }
-    state::note_step(session, plan, step, note)?;
+    state::note_step(session, plan, name, step)?;
     session.execute("COMMIT")
 }

@@ -3,13 +3,13 @@
 //! All notes are in the schema `lifeboat_migrate`, which the first run creates and the last rollback removes. Each
 //! action is noted in the same transaction that performs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
+use super::plan::{Plan, TablePlan};
 use crate::engine::postgres::schema::quote::{literal, qualified};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Range;
@@ -41,6 +41,12 @@ CREATE TABLE IF NOT EXISTS lifeboat_migrate.rejects (
     plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, file text NOT NULL, source text NOT NULL,
     rowid bigint, row_hash text NOT NULL, target_schema text NOT NULL, target_name text NOT NULL, reason text NOT NULL,
     \"row\" jsonb NOT NULL, at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE lifeboat_migrate.rejects ADD COLUMN IF NOT EXISTS state text;
+ALTER TABLE lifeboat_migrate.steps ADD COLUMN IF NOT EXISTS planned text;
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.keys (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
+    schema text NOT NULL, relation text NOT NULL, parent_schema text NOT NULL, parent text NOT NULL, name text NOT NULL,
+    definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL, is_full boolean NOT NULL);
 CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
 ";
 
@@ -384,18 +390,162 @@ fn taken_by_another(plan: &str) -> Error {
         .hint("make sure that only one process runs the plan, then run it again: no row is loaded twice")
 }
 
-/// Returns the steps that were done after loading, each with its note, if any.
-pub(crate) fn steps(session: &mut Session, plan: &str) -> Result<BTreeMap<String, Option<String>>> {
-    let sql = format!("SELECT step, note FROM {SCHEMA}.steps WHERE plan = {}", literal(plan));
-    session.rows(&sql)?.iter().map(|row| Ok((row.text("step")?.to_owned(), row.owned("note")?))).collect()
+/// A step that was done after loading.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Step {
+    /// A remark, if it was not done as the plan has it.
+    pub note: Option<String>,
+    /// The statement that the plan had for it.
+    pub planned: Option<String>,
+}
+
+/// Returns the steps that were done after loading.
+pub(crate) fn steps(session: &mut Session, plan: &str) -> Result<BTreeMap<String, Step>> {
+    let sql = format!("SELECT step, note, planned FROM {SCHEMA}.steps WHERE plan = {}", literal(plan));
+    let one = |row: &crate::engine::postgres::wire::session::Row| {
+        let step = Step { note: row.owned("note")?, planned: row.owned("planned")? };
+        Ok((row.text("step")?.to_owned(), step))
+    };
+    session.rows(&sql)?.iter().map(one).collect()
 }
 
 /// Notes that a step after loading was done. Must be called in the transaction that does it.
-pub(crate) fn note_step(session: &mut Session, plan: &str, step: &str, note: Option<&str>) -> Result<()> {
-    let note = note.map_or("NULL".to_owned(), literal);
+pub(crate) fn note_step(session: &mut Session, plan: &str, name: &str, step: &Step) -> Result<()> {
+    let text = |text: &Option<String>| text.as_deref().map_or_else(|| "NULL".to_owned(), literal);
     session.execute(&format!(
-        "INSERT INTO {SCHEMA}.steps (plan, step, note) VALUES ({}, {}, {note})",
+        "INSERT INTO {SCHEMA}.steps (plan, step, note, planned) VALUES ({}, {}, {}, {})
+         ON CONFLICT (plan, step) DO UPDATE SET note = excluded.note, planned = excluded.planned",
         literal(plan),
-        literal(step)
+        literal(name),
+        text(&step.note),
+        text(&step.planned)
+    ))
+}
+
+/// Rejected rows of a table that the plan does not expect.
+#[derive(Clone, Debug)]
+pub(crate) struct Unexpected {
+    /// `schema.table`.
+    pub table: String,
+    /// The message: the numbers, and the most frequent reasons.
+    pub message: String,
+}
+
+/// Returns the tables with more rejected rows than the plan expects. Rows of merged tables with the key of an earlier row
+/// are expected.
+pub(crate) fn unexpected_rejects(session: &mut Session, plan: &Plan) -> Result<Vec<Unexpected>> {
+    /// The number of reasons that are shown.
+    const REASONS: usize = 3;
+    let mut found = Vec::new();
+    for table in &plan.tables {
+        let reasons = session.rows(&format!(
+            "SELECT reason, count(*) AS rows, min(rowid) AS first FROM {SCHEMA}.rejects
+              WHERE plan = {} AND file = {} AND source = {} AND NOT ({} AND pg_catalog.starts_with(reason, {}))
+              GROUP BY reason ORDER BY count(*) DESC, reason",
+            literal(&plan.id),
+            literal(&table.file),
+            literal(&table.source),
+            table.merge,
+            literal(SAME_KEY)
+        ))?;
+        let mut count = 0;
+        let mut shown = Vec::new();
+        for row in &reasons {
+            let rows: u64 = row.number("rows")?;
+            count += rows;
+            if shown.len() < REASONS {
+                let first = row.get("first")?.map_or(String::new(), |first| format!(", first in row {first}"));
+                shown.push(format!("{} ({rows}{first})", one_line(row.text("reason")?)));
+            }
+        }
+        if count > table.expected_rejects {
+            let more = if reasons.len() > shown.len() { "; and other reasons" } else { "" };
+            let message = format!(
+                "{}: {count} rows of {} were rejected, and the plan expects at most {}: {}{more}",
+                table.shown_target(),
+                table.shown_source(),
+                table.expected_rejects,
+                shown.join("; ")
+            );
+            found.push(Unexpected { table: table.shown_target(), message });
+        }
+    }
+    Ok(found)
+}
+
+/// The first words of the reason for a row that has the key of another one.
+pub(super) const SAME_KEY: &str = "another row has the same key";
+
+/// The SQLSTATE of a row that refers to a missing row.
+pub(super) const MISSING_PARENT: &str = "23503";
+
+/// Rows by their hash, and how often each occurs.
+pub(super) type RowCounts = HashMap<u128, u32>;
+
+/// Returns the condition for the rejected rows of a chunk.
+fn of_chunk(plan: &str, table: &TablePlan, chunk: &Chunk) -> String {
+    let range =
+        chunk.range.map_or(String::new(), |range| format!(" AND rowid BETWEEN {} AND {}", range.first, range.last));
+    format!(
+        "plan = {} AND file = {} AND source = {}{range}",
+        literal(plan),
+        literal(&table.file),
+        literal(&table.source)
+    )
+}
+
+/// Returns the rejected rows of a chunk, or those that were rejected with this SQLSTATE.
+pub(super) fn rejected_rows(
+    session: &mut Session,
+    plan: &str,
+    table: &TablePlan,
+    chunk: &Chunk,
+    state: Option<&str>,
+) -> Result<RowCounts> {
+    let with = state.map_or(String::new(), |state| format!(" AND state = {}", literal(state)));
+    let mut counts = RowCounts::new();
+    for row in
+        &session.rows(&format!("SELECT row_hash FROM {SCHEMA}.rejects WHERE {}{with}", of_chunk(plan, table, chunk)))?
+    {
+        let hash = u128::from_str_radix(row.text("row_hash")?, 16)
+            .map_err(|error| Error::failed("a rejected row has no hash").because(error))?;
+        *counts.entry(hash).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// Removes the notes of a chunk's rows that were rejected with this SQLSTATE.
+pub(super) fn forget_rejects(
+    session: &mut Session,
+    plan: &str,
+    table: &TablePlan,
+    chunk: &Chunk,
+    state: &str,
+) -> Result<()> {
+    session.execute(&format!(
+        "DELETE FROM {SCHEMA}.rejects WHERE {} AND state = {}",
+        of_chunk(plan, table, chunk),
+        literal(state)
+    ))
+}
+
+/// Returns true if rows were rejected with this SQLSTATE.
+pub(super) fn has_rejects(session: &mut Session, plan: &str, state: &str) -> Result<bool> {
+    let row = session.row(&format!(
+        "SELECT EXISTS (SELECT FROM {SCHEMA}.rejects WHERE plan = {} AND state = {}) AS found",
+        literal(plan),
+        literal(state)
+    ))?;
+    row.flag("found")
+}
+
+/// Counts rows of a loaded chunk as rejected, or rejected ones as loaded if the number is negative.
+pub(super) fn move_to_rejected(session: &mut Session, plan: &str, chunk: &Chunk, rows: i64) -> Result<()> {
+    session.execute(&format!(
+        "UPDATE {SCHEMA}.chunks SET rows = rows - ({rows}), rejected = rejected + ({rows})
+          WHERE plan = {} AND source_table = {} AND chunk = {}",
+        literal(plan),
+        chunk.table,
+        chunk.number
     ))
 }

@@ -85,10 +85,8 @@ const HEAD: &str = "# A plan to migrate SQLite files to PostgreSQL tables. Revie
 
 ";
 
-fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
-    out.push('\n');
-    comment("", &format!("{} rows", proposal.rows), out);
-    proposal.notes.iter().for_each(|note| comment("", note, out));
+/// Writes the names of a table and what is to be done with it.
+fn write_names(table: &TablePlan, out: &mut String) {
     out.push_str("[[table]]\n");
     for (name, value) in
         [("file", &table.file), ("source", &table.source), ("schema", &table.schema), ("name", &table.name)]
@@ -98,6 +96,21 @@ fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
     if table.merge {
         out.push_str("merge = true\n");
     }
+    if table.existing {
+        out.push_str("existing = true\n");
+    }
+    if table.expected_rejects > 0 {
+        comment("", "At most this number of rows may be rejected; the run reports more as a problem:", out);
+        out.push_str(&format!("expected_rejects = {}\n", table.expected_rejects));
+    }
+}
+
+fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
+    out.push('\n');
+    comment("", &format!("{} rows", proposal.rows), out);
+    proposal.conflicts.iter().for_each(|conflict| comment("", &format!("CONFLICT: {conflict}"), out));
+    proposal.notes.iter().for_each(|note| comment("", note, out));
+    write_names(table, out);
     out.push_str("columns = [\n");
     for (column, notes) in table.columns.iter().zip(&proposal.column_notes) {
         notes.iter().for_each(|note| comment("  ", note, out));

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use self::canon::{Canon, Column};
 use super::ddl;
 use super::plan::{Plan, TablePlan};
-use super::state::{self, SCHEMA};
+use super::state::{self, SCHEMA, Unexpected};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::Session;
@@ -113,6 +113,10 @@ pub(crate) fn verify(
     if !noted.finished {
         let message = "the run is not complete: continue it with 'lifeboat migrate run'".to_owned();
         verdict.differences.push(Difference { kind: "run", message, ..Difference::default() });
+    }
+    for found in state::unexpected_rejects(&mut session, plan)? {
+        let Unexpected { table, message } = found;
+        verdict.add(options, Difference { table, kind: "reject", message, ..Difference::default() });
     }
     let mut readers = BTreeMap::new();
     for (name, path) in files {

@@ -24,13 +24,18 @@ pub(super) fn compare(
         found.push(Difference { table: shown.clone(), kind: "shape", message, ..Difference::default() });
     };
     let name = literal(&ddl::target(table));
-    columns(session, table, &name, &mut add)?;
     let made = state::made(session, &plan.id)?;
-    if made.iter().any(|one| one.kind == "filled" && (&one.schema, &one.name) == (&table.schema, &table.name)) {
+    let is_filled =
+        made.iter().any(|one| one.kind == "filled" && (&one.schema, &one.name) == (&table.schema, &table.name));
+    let mut nullable = Vec::new();
+    columns(session, table, &name, &mut add, &mut nullable)?;
+    identities(session, table, &mut add)?;
+    if is_filled {
+        notes.extend(nullable);
         notes.push(format!("{shown} existed before: its keys and indexes are not compared"));
         return Ok(found);
     }
-    identities(session, table, &mut add)?;
+    nullable.into_iter().for_each(&mut add);
     keys(session, table, &name, &mut add)?;
     indexes(session, table, &name, &mut add)?;
     foreign_keys(session, table, &name, &mut add, notes)?;
@@ -86,7 +91,14 @@ fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
     Ok(())
 }
 
-fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMut(String)) -> Result<()> {
+/// Compares the columns. Appends those that allow NULL, but should not, to `nullable`.
+fn columns(
+    session: &mut Session,
+    table: &TablePlan,
+    name: &str,
+    add: &mut dyn FnMut(String),
+    nullable: &mut Vec<String>,
+) -> Result<()> {
     let shown = table.shown_target();
     let rows = session.rows(&format!(
         "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, NULL) AS type,
@@ -112,7 +124,7 @@ fn columns(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
                 add(format!("{shown}: the column {column_name} is {full_type}, but should be {}", column.target_type));
             }
             Some((_, _, false)) if ddl::refuses_null(table, column) => {
-                add(format!("{shown}: the column {column_name} allows NULL, but should not"));
+                nullable.push(format!("{shown}: the column {column_name} allows NULL, but should not"));
             }
             Some(_) => {}
         }

@@ -11,12 +11,13 @@ use serde_json::json;
 use crate::engine::postgres::Params;
 use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
-use crate::engine::sqlite::schema::SchemaFacts;
+use crate::engine::sqlite::schema::{ColumnFacts, SchemaFacts, TableFacts};
 use crate::engine::sqlite::values::Reader;
+use crate::migrate::existing::ExistingSchema;
 use crate::migrate::plan::{FORMAT, Rejects, SourceFile};
-use crate::migrate::profile::{self, TableProfile};
-use crate::migrate::propose::{self, InspectedFile, Names, Proposal, ProposeOptions};
-use crate::migrate::{Plan, run, write};
+use crate::migrate::profile::{self, ColumnTarget, TableProfile};
+use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
+use crate::migrate::{Plan, adopt, rehearse, run, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
@@ -42,6 +43,8 @@ pub(crate) struct PlanOptions {
     pub zone: Option<Tz>,
     /// Propose only what the files define: no hypertables, no additional indexes
     pub no_proposals: bool,
+    /// Keep the upper-case letters of names, so that statements must quote them
+    pub keep_case: bool,
     /// The plan's file; it must not exist yet
     pub output: PathBuf,
 }
@@ -63,27 +66,23 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
     }
     let env_prefix = options.env_prefix.as_deref();
     let (target, params) = target_of(options.to.as_deref(), Some(&options.env_file), env_prefix, context)?;
-    let server = inspect_target(&params)?;
+    let server = inspect_target(&params, &options.schema)?;
     let files = name_files(&options.inputs, context)?;
     let inputs = Inputs::open(&files, context)?;
     let zone = options.zone.unwrap_or(Tz::UTC);
     let mut inspected = Vec::new();
     for file in files {
-        inspected.push(inspect(&file, &inputs.files[&file.name], zone, context)?);
+        inspected.push(inspect(&file, &inputs.files[&file.name], &server.existing, zone, context)?);
     }
     let propose_options = ProposeOptions {
         schema: options.schema.clone(),
         has_timescale: server.has_timescale,
         proposes: !options.no_proposals,
         is_utc: zone == Tz::UTC,
+        keeps_case: options.keep_case,
     };
-    let mut names = Names::default();
-    let mut proposals: Vec<Proposal> = Vec::new();
-    for one in &inspected {
-        let file = InspectedFile { name: &one.file.name, schema: &one.schema, profiles: &one.profiles };
-        proposals.extend(propose::propose(&file, &propose_options, &mut names));
-    }
-    let clashes = clashes(&mut proposals);
+    let mut proposals = propose(&inspected, &propose_options, &server.existing);
+    let mut differences = clashes(&mut proposals);
     let notes: Vec<(String, Vec<String>)> =
         inspected.iter().map(|one| (one.file.name.clone(), not_carried_over(&one.schema))).collect();
     let plan = Plan {
@@ -95,13 +94,19 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
         files: inspected.iter().map(|one| one.file.clone()).collect(),
         tables: proposals.iter().map(|proposal| proposal.plan.clone()).collect(),
     };
+    // Tables that would become one table cannot be tried.
+    if differences.is_empty() {
+        differences.extend(unassigned(obstacles(&params, &plan, &mut proposals)?));
+    }
+    differences.extend(proposals.iter().flat_map(conflicts));
+    if plan.tables.is_empty() {
+        differences.push(json!({ "kind": "empty", "message": "the files have no tables" }));
+    }
     let text = write::render(&plan, &proposals, &notes);
-    if clashes.is_empty() {
-        // The written plan must be readable, whatever the files contain.
-        let read = Plan::parse(&text).map_err(|error| error.context("the generated plan is not valid"))?;
-        if read != plan {
-            return Err(Error::failed("the generated plan differs from the proposed one"));
-        }
+    let read = Plan::parse(&text).map_err(|error| error.context("the generated plan is not valid"));
+    // The written plan must be readable, whatever the files contain.
+    if differences.is_empty() && read? != plan {
+        return Err(Error::failed("the generated plan differs from the proposed one"));
     }
     let written = write_new_file(&output, 0o644, text.as_bytes());
     if !written.io(Kind::Failed, || format!("cannot write the plan {}", shown(&output)))? {
@@ -115,19 +120,33 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
         rows: proposal.rows,
         rejected: proposal.rejected,
     });
-    let verdict = verdict(&output, rejected, clashes.len());
+    let verdict = verdict(&output, rejected, differences.len());
     Ok(MigrateReport {
         step: "plan",
-        ok: clashes.is_empty(),
+        ok: differences.is_empty(),
         plan: output,
         tables: tables.collect(),
-        differences: clashes,
+        differences,
         notes,
         snapshots: Vec::new(),
         seconds: clock.elapsed().as_secs_f64(),
         load_seconds: None,
         verdict,
     })
+}
+
+/// Proposes a table for each table of each file.
+fn propose(inspected: &[Inspection], options: &ProposeOptions, existing: &ExistingSchema) -> Vec<Proposal> {
+    let mut names = Names::new(existing, options, inspected.iter().flat_map(|one| &one.schema.tables));
+    let mut proposals: Vec<Proposal> = Vec::new();
+    for one in inspected {
+        let file = InspectedFile { name: &one.file.name, schema: &one.schema, profiles: &one.profiles };
+        proposals.extend(adopt::propose(&file, options, existing, &mut names));
+    }
+    for proposal in &mut proposals {
+        proposal.plan.expected_rejects = proposal.rejected;
+    }
+    proposals
 }
 
 /// Adds the notes on the files and the tables to the notes on the server.
@@ -156,15 +175,14 @@ fn all_notes(
 }
 
 /// Returns the last line of the output: the result, and the next step for the user.
-fn verdict(output: &Path, rejected: u64, clashes: usize) -> String {
-    match clashes {
+fn verdict(output: &Path, rejected: u64, obstacles: usize) -> String {
+    match obstacles {
         0 if rejected > 0 => {
             format!("wrote {}: up to {rejected} rows would be rejected, see the comments in it", shown(output))
         }
         0 => format!("wrote {}: review it, then run 'lifeboat migrate run'", shown(output)),
-        clashes => {
-            format!("wrote {}: it cannot be run until you resolve {clashes} name conflicts in it", shown(output))
-        }
+        1 => format!("wrote {}: it cannot be run until you mend what is named above", shown(output)),
+        obstacles => format!("wrote {}: it cannot be run until you mend these {obstacles} things", shown(output)),
     }
 }
 
@@ -182,16 +200,16 @@ fn new_id() -> Result<String> {
 /// The properties of the target server.
 struct Server {
     has_timescale: bool,
+    existing: ExistingSchema,
     notes: Vec<String>,
 }
 
-fn inspect_target(params: &Params) -> Result<Server> {
+fn inspect_target(params: &Params, schema: &str) -> Result<Server> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     let has_timescale = run::timescale(&mut session)?.is_some();
     let row = session.row(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb') AS available,
-                pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') AS may_create",
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb') AS available",
     )?;
     let mut notes = Vec::new();
     if !has_timescale && row.flag("available")? {
@@ -200,10 +218,37 @@ fn inspect_target(params: &Params) -> Result<Server> {
                 .to_owned(),
         );
     }
-    if !row.flag("may_create")? {
-        notes.push("the role may not create schemas in the target: GRANT CREATE ON DATABASE to it first".to_owned());
+    Ok(Server { has_timescale, existing: ExistingSchema::read(&mut session, schema)?, notes })
+}
+
+/// Tries the plan in the target. Adds what fails to the conflicts of its table, and returns what concerns no table.
+fn obstacles(params: &Params, plan: &Plan, proposals: &mut [Proposal]) -> Result<Vec<String>> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    let mut others = Vec::new();
+    let is_tried = |place: usize| plan.tables[place].existing || proposals[place].conflicts.is_empty();
+    let found = rehearse::obstacles(&mut session, plan, &is_tried)?;
+    for obstacle in found {
+        match obstacle.table.and_then(|table| proposals.get_mut(table)) {
+            Some(proposal) => proposal.conflicts.push(obstacle.message),
+            None => others.push(obstacle.message),
+        }
     }
-    Ok(Server { has_timescale, notes })
+    Ok(others)
+}
+
+/// Returns messages as differences that concern no table.
+fn unassigned(messages: Vec<String>) -> impl Iterator<Item = serde_json::Value> {
+    messages.into_iter().map(|message| json!({ "kind": "conflict", "message": message }))
+}
+
+/// Returns the reasons why a table of the plan cannot be loaded as differences.
+fn conflicts(proposal: &Proposal) -> impl Iterator<Item = serde_json::Value> {
+    let table = proposal.plan.shown_target();
+    proposal
+        .conflicts
+        .iter()
+        .map(move |conflict| json!({ "kind": "conflict", "table": table, "message": format!("{table}: {conflict}") }))
 }
 
 /// Names each input: a file by its own name, a snapshot by the name of its source.
@@ -244,13 +289,24 @@ fn name_files(inputs: &[String], context: &Context) -> Result<Vec<SourceFile>> {
     Ok(files)
 }
 
-fn inspect(file: &SourceFile, path: &Path, zone: Tz, context: &Context) -> Result<Inspection> {
+fn inspect(
+    file: &SourceFile,
+    path: &Path,
+    existing: &ExistingSchema,
+    zone: Tz,
+    context: &Context,
+) -> Result<Inspection> {
     let reader = Reader::open(path)?;
     reader.begin()?;
     let schema = reader.schema()?;
     context.progress.start(&format!("inspecting {}", one_line(&file.name)), 0);
-    let profiles: Result<Vec<TableProfile>> =
-        schema.tables.iter().map(|table| profile::profile(&reader, table, zone, &*context.progress)).collect();
+    let inspect = |table: &TableFacts| {
+        let found = existing.table(&table.name);
+        let target = |column: &ColumnFacts| Some(adopt::target_of(found?.column(&column.name)?));
+        let targets: Vec<Option<ColumnTarget>> = table.columns.iter().map(target).collect();
+        profile::profile(&reader, table, &targets, zone, &*context.progress)
+    };
+    let profiles: Result<Vec<TableProfile>> = schema.tables.iter().map(inspect).collect();
     context.progress.finish();
     reader.end()?;
     Ok(Inspection { file: file.clone(), schema, profiles: profiles? })

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::engine::sqlite::still::{Before, Watched};
 use crate::migrate::Plan;
 use crate::migrate::run::{Job, connect};
-use crate::migrate::state::{PlanState, SourceState};
+use crate::migrate::state::{PlanState, SourceState, Unexpected};
 use crate::ops::migrate::inputs::{Inputs, params_of, state_of, state_of_file};
 use crate::ops::migrate::{MigrateReport, TableReport};
 use crate::ops::save::{self, SaveOptions};
@@ -72,19 +72,28 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
     if rejected > 0 {
         verdict.push_str(&format!(", and rejected {rejected}, which are kept in lifeboat_migrate.rejects"));
     }
+    let ok = outcome.unexpected.is_empty();
+    if !ok {
+        verdict.push_str(", MORE than the plan expects: set expected_rejects in the plan if that is right");
+    }
     verdict.push_str(&format!("; compare all rows with 'lifeboat migrate verify {}'", shown(&options.plan)));
     Ok(MigrateReport {
         step: "run",
-        ok: true,
+        ok,
         plan: options.plan.clone(),
         tables,
-        differences: Vec::new(),
+        differences: outcome.unexpected.iter().map(rejects).collect(),
         notes: outcome.notes,
         snapshots: saved,
         seconds: clock.elapsed().as_secs_f64(),
         load_seconds: Some(outcome.load_seconds),
         verdict,
     })
+}
+
+/// Returns rejected rows that the plan does not expect as a difference.
+fn rejects(found: &Unexpected) -> serde_json::Value {
+    serde_json::json!({ "kind": "reject", "table": found.table, "message": found.message })
 }
 
 /// Fails if a table has other rows than when the plan was started: between two runs nothing watches the files, and rows

@@ -79,6 +79,21 @@ impl Migration {
         self.target.query(query).into_iter().flatten().collect()
     }
 
+    /// Creates a role that may use the schema `app` and do this with its tables, and nothing else. Returns the target's URL
+    /// for it.
+    pub(crate) fn role_with(&self, privileges: &str) -> String {
+        let role = format!("loader_of_{}", self.target.name);
+        let (database, password) = (&self.target.name, &self.password);
+        self.target.psql(format!(
+            "CREATE ROLE {role} LOGIN PASSWORD '{password}'; GRANT CREATE ON DATABASE {database} TO {role};
+             GRANT USAGE ON SCHEMA app TO {role}; GRANT {privileges} ON ALL TABLES IN SCHEMA app TO {role}"
+        ));
+        let (own, theirs) = (format!("//{}:", self.target.server.user), format!("//{role}:"));
+        let url = self.target.url();
+        assert!(url.contains(&own), "the URL does not name the user as {own}");
+        url.replace(&own, &theirs)
+    }
+
     /// Opens a session in the target.
     pub(crate) fn session(&self) -> Session {
         let server = server(15);

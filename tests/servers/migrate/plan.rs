@@ -157,7 +157,6 @@ fn an_invalid_plan_is_refused_with_the_line_or_the_name() {
         ("format = 1", "format = 2", "it has format 2"),
         ("rejects = \"table\"", "rejects = \"guess\"", "line "),
         ("zone = \"Asia/Shanghai\"", "zone = \"Asia/Nowhere\"", "line "),
-        ("type = \"bigint\"", "type = \"timestamptz(3)\"", "would round times"),
         ("source = \"t\"", "source = \"u\"", "there is no table app:u"),
         (
             "primary_key = [\"id\"]",

@@ -52,19 +52,16 @@ fn rollback_keeps_objects_that_the_run_did_not_create() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
-fn rollback_refuses_tables_that_have_changed_or_are_used() {
+fn rollback_refuses_tables_that_have_changed_and_leaves_others() {
     let migration = migrated("");
     migration.target.psql("INSERT INTO app.a (t) VALUES ('written since')");
     migration.migrate(&["rollback", "plan.toml"]).code(1).says("app.a has 3 rows, but 2 were loaded");
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "3");
-    migration.target.psql("DELETE FROM app.a WHERE t = 'written since'; CREATE VIEW public.v AS SELECT * FROM app.a");
-    migration.migrate(&["rollback", "plan.toml"]).code(1).says("depends on a table");
-    assert!(migration.exists("app.a") && migration.exists("app.b"));
     // A new table of the same name is not the table that the run has created.
-    migration.target.psql("DROP VIEW public.v; ALTER TABLE app.b RENAME TO kept; CREATE TABLE app.b (mine int)");
-    let document = migration.json(1, &["rollback", "plan.toml"]);
-    assert!(document["error"]["message"].as_str().is_some(), "{document}");
-    migration.target.psql("ALTER TABLE app.kept DROP CONSTRAINT b_a_fkey");
+    migration.target.psql(
+        "DELETE FROM app.a WHERE t = 'written since'; ALTER TABLE app.b RENAME TO kept; CREATE TABLE app.b (mine int);
+         ALTER TABLE app.kept DROP CONSTRAINT b_a_fkey",
+    );
     let document = migration.json(0, &["rollback", "plan.toml"]);
     let renamed = "the table that the run loaded as app.b was dropped or renamed";
     assert!(document["notes"].to_string().contains(renamed), "{document}");

@@ -23,6 +23,11 @@ const DIRTY: &str = "
     CREATE TABLE times (at TEXT PRIMARY KEY, v INTEGER);
     INSERT INTO times VALUES ('2026-01-01 10:00:00', 1), ('2026-01-01T10:00:00', 2), ('2026-01-01 10:00:01', 3), (NULL, 4);";
 
+/// Two rows of `times` are rejected: one has NULL as its key, as the plan has counted, and one has the same time as another.
+fn expect_rejects(migration: &Migration) {
+    migration.edit_plan("expected_rejects = 1", "expected_rejects = 2");
+}
+
 #[test]
 #[ignore = "needs PostgreSQL 15"]
 fn rows_are_loaded_unchanged_and_invalid_rows_are_rejected() {
@@ -33,6 +38,8 @@ fn rows_are_loaded_unchanged_and_invalid_rows_are_rejected() {
     let narrow = r#"{ source = "note", type = "varchar(12)" }"#;
     assert!(text.contains(r#"{ source = "note", type = "text" }"#), "{text}");
     migration.edit_plan(r#"{ source = "note", type = "text" }"#, narrow);
+    migration.edit_plan("expected_rejects = 5", "expected_rejects = 6");
+    expect_rejects(&migration);
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!(document["ok"], true);
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 1);
@@ -96,6 +103,7 @@ fn a_killed_run_can_be_continued_and_loads_no_row_twice() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
+    expect_rejects(&migration);
     let mut kills = 0;
     for wait_ms in (0..20).map(|round| 20 + round * 40) {
         let mut running = migration.sandbox.start_command(migration.command(&["run", "plan.toml"]));
@@ -132,6 +140,7 @@ fn a_write_to_the_file_during_a_run_fails_the_run() {
     let migration = Migration::new();
     let file = migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
+    expect_rejects(&migration);
     // The run waits for this lock before it loads rows, so that the write always happens during the run.
     let server = server(15);
     let mut table_lock = TableLock { session: migration.session() };
@@ -190,6 +199,7 @@ fn a_snapshot_can_be_migrated_without_its_file() {
     std::fs::remove_file(migration.sandbox.path("app.db")).unwrap();
     let text = migration.plan(&[&id], &[]);
     assert!(text.contains(&format!("snapshot = \"{id}\"")), "{text}");
+    expect_rejects(&migration);
     let document = migration.json(0, &["run", "plan.toml"]);
     assert_eq!(document["snapshots"].as_array().unwrap().len(), 0);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.trades"), "129995");
@@ -201,6 +211,7 @@ fn existing_rows_are_not_overwritten_and_concurrent_runs_load_every_row_once() {
     let migration = Migration::new();
     migration.file("app.db", DIRTY);
     migration.plan(&["app.db"], &[]);
+    expect_rejects(&migration);
     migration.target.psql(
         "CREATE SCHEMA app; CREATE TABLE app.pairs (a text, b text, v text); INSERT INTO app.pairs VALUES ('mine')",
     );
@@ -298,12 +309,9 @@ fn a_chunk_that_another_process_has_loaded_is_not_loaded_again() {
 #[ignore = "needs PostgreSQL 15"]
 fn index_names_that_are_in_use_are_reported_before_anything_is_loaded() {
     let migration = Migration::new();
-    migration.file("one.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON t (code);");
     migration.file("two.db", "CREATE TABLE u (id INTEGER PRIMARY KEY, code TEXT); CREATE INDEX idx_code ON u (code);");
-    migration.plan(&["one.db"], &["--schema", "app"]);
-    migration.json(0, &["run", "plan.toml"]);
-    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
     migration.plan(&["two.db"], &["--schema", "app"]);
+    migration.target.psql("CREATE SCHEMA app; CREATE TABLE app.t (code text); CREATE INDEX idx_code ON app.t (code)");
     let run = migration.migrate(&["run", "plan.toml"]).code(2);
     run.says("the name idx_code of an index or constraint of app.u is also used by an existing object in that schema");
     assert!(!migration.exists("app.u"));
@@ -382,7 +390,9 @@ fn an_empty_table_of_another_plan_is_refused() {
     // A table looks like this while a run of the other plan has created it, and has not committed any rows yet.
     migration.target.psql("DELETE FROM app.a; DELETE FROM app.b");
     std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
-    migration.plan(&["app.db"], &[]);
+    let url = migration.target.url();
+    let planned = migration.json(3, &["plan", "app.db", "--to", &url]);
+    assert!(planned["differences"].to_string().contains("app.a already exists: the plan "), "{planned}");
     migration.migrate(&["run", "plan.toml"]).code(2).says("app.a already exists: the plan ");
     assert_eq!(migration.target.value("SELECT count(*) FROM app.a"), "0");
 }

@@ -1,0 +1,193 @@
+//! Proposes how a table of a file fills a table that the target has already: with its names, types, nullability and keys.
+
+use super::convert::Kind;
+use super::existing::{ExistingColumn, ExistingSchema, ExistingTable};
+use super::plan::{ColumnPlan, Epoch, TablePlan, UniquePlan};
+use super::profile::{ColumnProfile, ColumnTarget, TableProfile};
+use super::propose::{self, InspectedFile, Names, Proposal, ProposeOptions};
+use crate::engine::postgres::schema::quote::{ident, qualified};
+use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
+use crate::platform::error::one_line;
+
+/// Returns what the type of an existing column says about its values.
+pub(crate) fn target_of(column: &ExistingColumn) -> ColumnTarget {
+    let name = &column.target_type;
+    let kind = Kind::parse(name).unwrap_or(Kind::Other);
+    let limit = name.split_once('(').filter(|(word, _)| word.starts_with("character"));
+    let characters = limit.and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
+    ColumnTarget { kind, characters, digits: kind.digits(name) }
+}
+
+/// Proposes a table of the plan for each table of a file: the one of that name in the target, or a new one.
+pub(crate) fn propose(
+    file: &InspectedFile<'_>,
+    options: &ProposeOptions,
+    existing: &ExistingSchema,
+    names: &mut Names,
+) -> Vec<Proposal> {
+    let mut proposals = Vec::new();
+    for (table, profile) in file.schema.tables.iter().zip(file.profiles) {
+        let found = existing.table(&table.name);
+        proposals.push(match found.map(|found| (found, found.other_kind)) {
+            Some((found, None)) => adopt(file, table, profile, found, &options.schema),
+            Some((_, Some(kind))) => {
+                let mut new = propose::new_table(file, (table, profile), options, names);
+                new.conflicts.push(format!("the target has {kind} of that name: rename one of them"));
+                new
+            }
+            None => propose::new_table(file, (table, profile), options, names),
+        });
+    }
+    propose::add_foreign_keys(&mut proposals, file, names);
+    proposals
+}
+
+/// Proposes a table of the plan for a table that exists.
+fn adopt(
+    file: &InspectedFile<'_>,
+    facts: &TableFacts,
+    profile: &TableProfile,
+    table: &ExistingTable,
+    schema: &str,
+) -> Proposal {
+    let plan = TablePlan {
+        file: file.name.to_owned(),
+        source: facts.name.clone(),
+        schema: schema.to_owned(),
+        name: table.name.clone(),
+        merge: false,
+        existing: true,
+        expected_rejects: 0,
+        columns: Vec::new(),
+        primary_key: table.primary_key.clone(),
+        uniques: Vec::new(),
+        checks: Vec::new(),
+        indexes: Vec::new(),
+        foreign_keys: Vec::new(),
+        hypertable: None,
+    };
+    let mut adopted = Proposal {
+        plan,
+        notes: vec![
+            "the target has this table: its keys, indexes, defaults and triggers are left as they are".to_owned(),
+        ],
+        column_notes: Vec::new(),
+        options: Vec::new(),
+        conflicts: Vec::new(),
+        rows: profile.rows,
+        rejected: 0,
+    };
+    if !table.lacking.is_empty() {
+        adopted.conflicts.push(format!(
+            "the role lacks privileges on it: GRANT {} ON {} TO the role",
+            table.lacking.join(", "),
+            qualified(schema, &table.name)
+        ));
+    }
+    for (column, profile) in facts.columns.iter().zip(&profile.columns) {
+        adopt_column(&mut adopted, facts, column, profile, table);
+    }
+    let loaded: Vec<&str> = adopted.plan.columns.iter().map(|column| column.target_name()).collect();
+    let is_loaded = |name: &String| loaded.contains(&name.as_str());
+    if !table.primary_key.iter().all(is_loaded) {
+        adopted.plan.primary_key.clear();
+    }
+    let uniques = table.uniques.iter().filter(|(_, columns)| columns.iter().all(is_loaded));
+    let uniques = uniques.map(|(name, columns)| UniquePlan { name: name.clone(), columns: columns.clone() }).collect();
+    let own: Vec<&ExistingColumn> =
+        table.columns.iter().filter(|column| !is_loaded(&column.name) && !column.is_generated).collect();
+    for column in own.iter().filter(|column| column.not_null && !column.has_default) {
+        let name = ident(&column.name);
+        adopted.conflicts.push(format!(
+            "its column {name} is NOT NULL without a default, and the file has no such column: ALTER TABLE {} ALTER \
+             COLUMN {name} SET DEFAULT ..., or DROP NOT NULL",
+            qualified(schema, &table.name)
+        ));
+    }
+    if !own.is_empty() {
+        let names: Vec<String> = own.iter().map(|column| one_line(&column.name)).collect();
+        adopted.notes.push(format!("columns that the file does not have get their defaults: {}", names.join(", ")));
+    }
+    if !table.triggers.is_empty() {
+        adopted
+            .notes
+            .push(format!("triggers that fire for every loaded row: {}", one_line(&table.triggers.join(", "))));
+    }
+    adopted.plan.uniques = uniques;
+    adopted
+}
+
+fn adopt_column(
+    adopted: &mut Proposal,
+    facts: &TableFacts,
+    column: &ColumnFacts,
+    profile: &ColumnProfile,
+    table: &ExistingTable,
+) {
+    let mut notes = vec![propose::evidence(column, profile)];
+    let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
+    let Some(target) = table.column(&column.name) else {
+        let proposed = propose::written(propose::choose(column, profile, is_rowid).kind);
+        let name = ident(&column.name);
+        adopted.conflicts.push(format!(
+            "it has no column for {}: ALTER TABLE {} ADD COLUMN {name} {proposed}, or remove the column from the plan",
+            one_line(&column.name),
+            qualified(&adopted.plan.schema, &table.name)
+        ));
+        adopted.plan.columns.push(plain(column, proposed));
+        adopted.column_notes.push(notes);
+        return;
+    };
+    if target.is_generated {
+        let note = format!("the target computes {}: its values are not loaded", one_line(&target.name));
+        adopted.notes.push(note);
+        return;
+    }
+    let ColumnTarget { kind, characters, .. } = target_of(target);
+    let trial = profile.trial(kind);
+    let mut plan = plain(column, target.target_type.clone());
+    plan.name = (target.name != column.name).then(|| target.name.clone());
+    plan.not_null = target.not_null && !target.is_counted;
+    plan.identity = target.not_null && target.is_counted;
+    plan.epoch = if kind.is_time() { propose::unit(profile) } else { Epoch::Auto };
+    if let Some(trial) = trial.filter(|_| kind != Kind::Text) {
+        plan.nulls = trial.nulls.keys().cloned().collect();
+        notes.extend(propose::null_texts(trial));
+        notes.extend(propose::failures(trial));
+        adopted.rejected += trial.failures;
+    }
+    if profile.too_long > 0
+        && let Some(limit) = characters
+    {
+        let example = profile.longest_row.map_or(String::new(), |row| format!(", such as in row {row}"));
+        notes.push(format!(
+            "{} values are longer than {limit} characters{example}, so their rows are rejected: give the column another \
+             type first",
+            profile.too_long
+        ));
+        adopted.rejected += profile.too_long;
+    }
+    let nulls = profile.nulls + trial.filter(|_| kind != Kind::Text).map_or(0, |trial| trial.nulls.values().sum());
+    if target.not_null && nulls > 0 {
+        notes
+            .push(format!("{nulls} values are NULL or mean NULL, but the column is NOT NULL: their rows are rejected"));
+        adopted.rejected += nulls;
+    }
+    adopted.plan.columns.push(plan);
+    adopted.column_notes.push(notes);
+}
+
+/// Returns a column without anything but its name in the file and its type.
+fn plain(column: &ColumnFacts, target_type: String) -> ColumnPlan {
+    ColumnPlan {
+        source: column.name.clone(),
+        name: None,
+        target_type,
+        zone: None,
+        epoch: Epoch::Auto,
+        nulls: Vec::new(),
+        not_null: false,
+        identity: false,
+        default: None,
+    }
+}

@@ -1,0 +1,159 @@
+//! The foreign keys between existing tables that a run fills. Rows arrive in no particular order, so a key that the role
+//! may drop and create again is dropped before loading, and created again, as it was, after it. Rows that it refuses then
+//! are rejected.
+
+use std::collections::BTreeMap;
+
+use super::foreign_key::{ForeignKey, between, dropped};
+use super::load::Loader;
+use super::plan::Plan;
+use super::state::{self, Chunk, SCHEMA};
+use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::wire::session::{Session, sqlstate};
+use crate::platform::error::{Error, Result, one_line};
+use crate::platform::interrupt;
+
+/// Drops the foreign keys between existing tables that the role may create again, and notes them. Must be called in a
+/// transaction, before the plan has created keys of its own.
+pub(super) fn drop_all(session: &mut Session, plan: &Plan) -> Result<()> {
+    for (key, may_change) in between(session, plan)? {
+        if !may_change {
+            continue;
+        }
+        let json = |names: &[String]| literal(&serde_json::to_string(names).unwrap_or_default());
+        session.execute(&format!(
+            "INSERT INTO {SCHEMA}.keys (plan, schema, relation, parent_schema, parent, name, definition, comment, columns,
+                                        referenced, is_full)
+             VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+            literal(&plan.id),
+            literal(&key.table.0),
+            literal(&key.table.1),
+            literal(&key.parent.0),
+            literal(&key.parent.1),
+            literal(&key.name),
+            literal(&key.definition),
+            key.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal),
+            json(&key.columns),
+            json(&key.referenced),
+            key.is_full
+        ))?;
+        session.execute(&format!("ALTER TABLE {} DROP CONSTRAINT {}", key.relation(), ident(&key.name)))?;
+    }
+    Ok(())
+}
+
+/// Creates the dropped keys again, in one transaction. Rows that they refuse are rejected first.
+pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunks: &[Chunk]) -> Result<()> {
+    let plan = loader.plan().id.clone();
+    let mut is_checked = false;
+    loop {
+        let keys = dropped(session, &plan)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        interrupt::check()?;
+        session.execute("BEGIN")?;
+        let created = keys.iter().try_for_each(|key| {
+            key.create(session).map_err(|error| {
+                error.context(format!("cannot create the foreign key {} again", one_line(&key.name))).hint(
+                    "correct the cause, then run the plan again; 'lifeboat migrate rollback' creates it again too",
+                )
+            })
+        });
+        let Err(error) = created.and_then(|()| session.execute("COMMIT")) else { return Ok(()) };
+        session.execute("ROLLBACK")?;
+        if sqlstate(&error).as_deref() != Some("23503") || is_checked {
+            return Err(error);
+        }
+        while reject_violations(session, loader, chunks, &keys)? > 0 {}
+        is_checked = true;
+    }
+}
+
+/// Rejects the rows that refer to missing rows, in one transaction for each key. Returns their number. Rows that refer to
+/// these are found the next time.
+fn reject_violations(
+    session: &mut Session,
+    loader: &mut Loader<'_>,
+    chunks: &[Chunk],
+    keys: &[ForeignKey],
+) -> Result<u64> {
+    let mut rejected = 0;
+    for key in keys {
+        interrupt::check()?;
+        session.execute("BEGIN")?;
+        let found = reject_violations_of(session, loader, chunks, key);
+        if found.is_err() {
+            let _ = session.execute("ROLLBACK");
+        }
+        rejected += found?;
+        session.execute("COMMIT")?;
+    }
+    Ok(rejected)
+}
+
+fn reject_violations_of(
+    session: &mut Session,
+    loader: &mut Loader<'_>,
+    chunks: &[Chunk],
+    key: &ForeignKey,
+) -> Result<u64> {
+    let violated = key.is_violated(|name| Ok(format!("lifeboat_c.{}", ident(name))))?;
+    let of_target = format!("{} lifeboat_c WHERE {violated}", key.relation());
+    let count: u64 = session.row(&format!("SELECT count(*) AS rows FROM {of_target}"))?.number("rows")?;
+    if count == 0 {
+        return Ok(0);
+    }
+    let mut rejected = 0;
+    for chunk in chunks {
+        if !loader.sink(chunk).is_some_and(|sink| key.is_of(&sink.plan)) {
+            continue;
+        }
+        let staged = loader.stage(session, chunk)?;
+        let sink = loader.sink(chunk).ok_or_else(|| Error::failed("a table is not in the plan"))?;
+        let violated = key.is_violated(|name| Ok(format!("s.{}", sink.typed(session, name)?)));
+        let numbers = format!("SELECT lifeboat_n FROM pg_temp.lifeboat_stage s WHERE {}", violated?);
+        let some = staged.reject(session, &numbers, &key.reason())?;
+        state::move_to_rejected(session, &loader.plan().id, chunk, i64::try_from(some).unwrap_or(i64::MAX))?;
+        rejected += some;
+    }
+    if rejected != count {
+        return Err(Error::problem(format!(
+            "{count} rows of {} violate the foreign key {}, but {rejected} of the loaded rows do",
+            one_line(&format!("{}.{}", key.table.0, key.table.1)),
+            one_line(&key.name)
+        ))
+        .hint(
+            "another program writes to the table: stop it, run 'lifeboat migrate rollback', then run the plan again",
+        ));
+    }
+    session.execute(&format!("DELETE FROM {of_target}"))?;
+    Ok(rejected)
+}
+
+/// Returns the level of each table of the plan: a table is loaded after those of lower levels, which it refers to. Tables
+/// that refer to each other have the same level.
+pub(super) fn levels(plan: &Plan, keys: &[ForeignKey]) -> Vec<usize> {
+    let mut levels: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let name = |(schema, name): &'_ (String, String)| (schema.clone(), name.clone());
+    let edges = keys.iter().filter(|key| key.table != key.parent).map(|key| (name(&key.table), name(&key.parent)));
+    let edges: Vec<_> = edges.collect();
+    // Longer chains than there are tables belong to a cycle, in which no order is right.
+    for _ in 0..plan.tables.len() {
+        let mut is_same = true;
+        for (table, parent) in &edges {
+            let above = levels.get(parent).copied().unwrap_or(0) + 1;
+            let level = levels.entry(table.clone()).or_default();
+            if *level < above && above < plan.tables.len() {
+                (*level, is_same) = (above, false);
+            }
+        }
+        if is_same {
+            break;
+        }
+    }
+    plan.tables
+        .iter()
+        .map(|table| levels.get(&(table.schema.clone(), table.name.clone())).copied().unwrap_or(0))
+        .collect()
+}

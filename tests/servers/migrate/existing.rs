@@ -1,0 +1,305 @@
+//! Plans for tables that the target has already, as an app's own migrations make them.
+
+use serde_json::Value;
+
+use super::helpers::Migration;
+
+/// Returns a migration of a file into a target that was prepared with this SQL, in the schema `app`.
+fn prepared(file: &str, target: &str) -> Migration {
+    let migration = Migration::new();
+    migration.file("app.db", file);
+    migration.target.psql(format!("CREATE SCHEMA app; SET search_path = app; {target}"));
+    migration
+}
+
+/// Runs `plan` for this target, and requires this exit code.
+#[track_caller]
+fn plan_for(migration: &Migration, url: &str, code: i32, more: &[&str]) -> Value {
+    let _ = std::fs::remove_file(migration.sandbox.path("plan.toml"));
+    migration.json(code, &[&["plan", "app.db", "--to", url], more].concat())
+}
+
+#[track_caller]
+fn plan(migration: &Migration, code: i32, more: &[&str]) -> Value {
+    plan_for(migration, &migration.target.url(), code, more)
+}
+
+/// Plans, runs and verifies without any difference.
+#[track_caller]
+fn migrate(migration: &Migration, url: &str) {
+    plan_for(migration, url, 0, &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.json(0, &["verify", "plan.toml"]);
+}
+
+/// The messages of a document's differences.
+fn messages(document: &Value) -> String {
+    let differences = document["differences"].as_array().unwrap();
+    differences.iter().map(|one| one["message"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The definitions and comments of the target's foreign keys.
+fn foreign_keys(migration: &Migration) -> Vec<Vec<String>> {
+    migration.target.query(
+        "SELECT conrelid::regclass, conname, pg_get_constraintdef(oid), obj_description(oid, 'pg_constraint')
+           FROM pg_constraint WHERE contype = 'f' AND connamespace = 'app'::regnamespace ORDER BY 1, 2",
+    )
+}
+
+/// Every table refers to one that comes later in the file, to itself, or to one that refers back. The last people come in a
+/// second chunk.
+const REFERENCES: &str = "
+    CREATE TABLE children (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL);
+    CREATE TABLE parents (id INTEGER PRIMARY KEY, favourite INTEGER);
+    CREATE TABLE people (id INTEGER PRIMARY KEY, manager INTEGER);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO parents SELECT i, CASE WHEN i % 100 = 0 THEN 20001 - i END FROM n;
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO children SELECT i, 20001 - i FROM n;
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+        INSERT INTO people SELECT i, CASE WHEN i % 2000 < 4 AND i < 59000 THEN i + 1000 END FROM n;";
+
+const REFERRED: &str = "
+    CREATE TABLE parents (id bigint PRIMARY KEY, favourite bigint);
+    CREATE TABLE children (id bigint PRIMARY KEY, parent bigint NOT NULL REFERENCES parents ON DELETE CASCADE);
+    ALTER TABLE parents ADD CONSTRAINT fav FOREIGN KEY (favourite) REFERENCES children DEFERRABLE INITIALLY DEFERRED;
+    COMMENT ON CONSTRAINT fav ON parents IS 'the one that is loved most';
+    CREATE TABLE people (id bigint PRIMARY KEY, manager bigint REFERENCES people);
+    CREATE INDEX ON children (parent); CREATE INDEX ON parents (favourite); CREATE INDEX ON people (manager);";
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rows_may_refer_to_rows_that_are_loaded_later() {
+    let counts =
+        "SELECT (SELECT count(*) FROM app.children), (SELECT count(*) FROM app.people WHERE manager IS NOT NULL)";
+    for privileges in ["", "SELECT, INSERT, DELETE"] {
+        // Two rows that refer to each other can be loaded only if a key is dropped.
+        let favourite = if privileges.is_empty() { "THEN 20001 - i END" } else { "THEN i END" };
+        let migration = prepared(&REFERENCES.replace("THEN 20001 - i END", favourite), REFERRED);
+        let before = foreign_keys(&migration);
+        // A role that owns no table cannot drop the keys.
+        let url = if privileges.is_empty() { migration.target.url() } else { migration.role_with(privileges) };
+        migrate(&migration, &url);
+        assert_eq!(migration.rejects(), [""; 0]);
+        assert_eq!(foreign_keys(&migration), before);
+        assert_eq!(migration.target.query(counts), [["20000", "119"]]);
+        migration.json(0, &["rollback", "plan.toml"]);
+        assert_eq!(migration.target.query(counts), [["0", "0"]]);
+        assert_eq!(foreign_keys(&migration), before);
+        migrate(&migration, &url);
+    }
+}
+
+/// The orphans are those that refer to no row, and those that refer to an orphan.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_row_that_refers_to_a_missing_row_is_rejected_and_the_run_says_so() {
+    let file = "CREATE TABLE c (id INTEGER PRIMARY KEY, b INTEGER); CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER);
+        CREATE TABLE a (id INTEGER PRIMARY KEY); INSERT INTO a VALUES (1), (2); INSERT INTO b VALUES (10, 1), (11, 7), (12, NULL);
+        INSERT INTO c VALUES (100, 10), (101, 11), (102, 12);";
+    let target =
+        "CREATE TABLE a (id bigint PRIMARY KEY); CREATE TABLE b (id bigint PRIMARY KEY, a bigint REFERENCES a);
+        CREATE TABLE c (id bigint PRIMARY KEY, b bigint REFERENCES b ON DELETE CASCADE);";
+    for privileges in ["", "SELECT, INSERT, DELETE"] {
+        let migration = prepared(file, target);
+        let before = foreign_keys(&migration);
+        let url = if privileges.is_empty() { migration.target.url() } else { migration.role_with(privileges) };
+        plan_for(&migration, &url, 0, &[]);
+        let run = migration.json(3, &["run", "plan.toml"]);
+        let found = messages(&run);
+        for words in
+            ["app.b: 1 rows of app:b were rejected, and the plan expects at most 0", "b_a_fkey", "row 11", "row 101"]
+        {
+            assert!(found.contains(words), "{words}: {found}");
+        }
+        assert_eq!(foreign_keys(&migration), before);
+        assert_eq!(migration.target.query("SELECT id FROM app.c ORDER BY 1"), [["100"], ["102"]]);
+        let verified = migration.json(3, &["verify", "plan.toml"]);
+        assert_eq!(messages(&verified), found);
+        // Somebody has looked at these rows.
+        migration.edit_plan("existing = true", "existing = true\nexpected_rejects = 1");
+        migration.json(0, &["verify", "plan.toml"]);
+        migration.json(0, &["run", "plan.toml"]);
+        migration.json(0, &["rollback", "plan.toml"]);
+        assert_eq!(migration.target.value("SELECT count(*) FROM app.b"), "0");
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rejected_rows_that_the_plan_does_not_expect_fail_the_run_and_the_comparison() {
+    let migration = prepared(
+        "CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, n TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50)
+             INSERT INTO tag SELECT i, 'longer ' || i, i FROM n; INSERT INTO tag VALUES (99, 'ok', 'no number')",
+        "CREATE TABLE tag (id bigint PRIMARY KEY, name text CHECK (length(name) < 4), n integer)",
+    );
+    // The value that is no number is expected.
+    let planned = plan(&migration, 0, &[]);
+    assert_eq!(planned["tables"][0]["rejected"], 1);
+    assert!(migration.plan_text().contains("expected_rejects = 1"), "{}", migration.plan_text());
+    let run = migration.migrate(&["run", "plan.toml"]).code(3);
+    for words in
+        ["51 rows of app:tag were rejected", "at most 1", "tag_name_check", "first in row 1", "expected_rejects"]
+    {
+        assert!(run.stdout().contains(words), "{words}: {}", run.transcript());
+    }
+    migration.migrate(&["verify", "plan.toml"]).code(3);
+    migration.edit_plan("expected_rejects = 1", "expected_rejects = 51");
+    migration.json(0, &["verify", "plan.toml"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_takes_names_types_keys_and_nullability_from_the_target() {
+    let migration = prepared(
+        "CREATE TABLE MediaRequest (Id INTEGER PRIMARY KEY, requestedById INTEGER, is4k BOOLEAN, note TEXT NOT NULL, code TEXT,
+             price REAL, at DATETIME, mood TEXT, doubled INTEGER);
+         INSERT INTO MediaRequest VALUES (1, 2, 1, '', 'abc', 1.25, '2026-01-02 03:04:05.678', 'fine', 99),
+             (2, 3, 0, 'x', 'too long', 1.5, '2026-01-02 03:04:05', 'fine', 99),
+             (3, 4, 1, 'y', 'd', 1.125, '2026-01-02', 'fine', 99), (4, 5, 1, 'y', 'd', 1, '2026-01-02 00:00:00.0001', 'fine', 99);",
+        "CREATE TYPE \"Mood\" AS ENUM ('fine');
+         CREATE TABLE \"MediaRequest\" (\"Id\" bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \"requestedById\" integer UNIQUE,
+             is4k boolean, note text, code varchar(3), price numeric(10, 2), at timestamp(3), mood \"Mood\", extra text DEFAULT 'e',
+             doubled bigint GENERATED ALWAYS AS (\"requestedById\" * 2) STORED);
+         CREATE FUNCTION helper() RETURNS text LANGUAGE sql AS $$SELECT 'by the trigger'$$;
+         CREATE FUNCTION fires() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.extra := helper(); RETURN NEW; END$$;
+         CREATE TRIGGER on_insert BEFORE INSERT ON \"MediaRequest\" FOR EACH ROW EXECUTE FUNCTION fires();",
+    );
+    migration.target.psql(format!("ALTER DATABASE {} SET search_path = app", migration.target.name));
+    let planned = plan(&migration, 0, &[]);
+    assert_eq!(planned["tables"][0]["target"], "app.MediaRequest");
+    assert_eq!(planned["tables"][0]["rejected"], 3, "{planned}");
+    let notes = planned["notes"].to_string();
+    for words in ["on_insert", "get their defaults: extra", "the target computes doubled"] {
+        assert!(notes.contains(words), "{words}: {notes}");
+    }
+    migration.json(0, &["run", "plan.toml"]);
+    let rows = migration.target.query(
+        "SELECT \"Id\", \"requestedById\", is4k, note = '', code, price, at, mood, extra, doubled FROM app.\"MediaRequest\"",
+    );
+    assert_eq!(rows, [["1", "2", "t", "t", "abc", "1.25", "2026-01-02 03:04:05.678", "fine", "by the trigger", "4"]]);
+    migration.json(0, &["verify", "plan.toml"]);
+    // The sequence goes on after the greatest number.
+    migration.target.psql("INSERT INTO app.\"MediaRequest\" (code) VALUES ('n')");
+    assert_eq!(migration.target.value("SELECT max(\"Id\") FROM app.\"MediaRequest\""), "2");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn names_of_new_tables_keep_their_case_if_that_is_asked_for() {
+    let migration = prepared(
+        "CREATE TABLE MediaRequest (Id INTEGER PRIMARY KEY, requestedById INTEGER);
+        INSERT INTO MediaRequest VALUES (1, 2); CREATE INDEX byWhom ON MediaRequest (requestedById);",
+        "",
+    );
+    plan(&migration, 0, &["--keep-case"]);
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT \"requestedById\" FROM app.\"MediaRequest\" WHERE \"Id\" = 1"), "2");
+    assert!(migration.exists("app.\"byWhom\""));
+    migration.json(0, &["verify", "plan.toml"]);
+    migration.json(0, &["rollback", "plan.toml"]);
+    plan(&migration, 0, &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT requestedbyid FROM app.mediarequest"), "2");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_names_everything_that_prevents_the_run_at_once() {
+    let wide: Vec<String> = (0..1700).map(|number| format!("c{number} INTEGER")).collect();
+    let file = format!(
+        "CREATE TABLE held (id INTEGER PRIMARY KEY); CREATE TABLE seen (id INTEGER PRIMARY KEY);
+         CREATE TABLE lacks (id INTEGER PRIMARY KEY, more TEXT, other TEXT); CREATE TABLE wide ({});
+         CREATE TABLE fine (id INTEGER PRIMARY KEY);",
+        wide.join(", ")
+    );
+    let target =
+        "CREATE TABLE held (id bigint PRIMARY KEY); INSERT INTO held VALUES (1); CREATE VIEW seen AS SELECT 1 AS id;
+        CREATE TABLE lacks (id bigint PRIMARY KEY, must text NOT NULL);";
+    let migration = prepared(&file, target);
+    let planned = plan(&migration, 3, &[]);
+    let found = messages(&planned);
+    for words in [
+        "app.held already exists and has rows",
+        "a view of that name",
+        "no column for more: ALTER TABLE app.lacks ADD COLUMN more text",
+        "no column for other",
+        "column must is NOT NULL without a default",
+        "at most 1600 columns",
+    ] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+    assert!(!found.contains("app.fine"), "{found}");
+    assert!(migration.plan_text().contains("# CONFLICT: "), "{}", migration.plan_text());
+    assert!(!migration.exists("app.fine") && !migration.exists("lifeboat_migrate.plans"));
+
+    let url = migration.role_with("SELECT");
+    let found = messages(&plan_for(&migration, &url, 3, &[]));
+    for words in ["GRANT INSERT, DELETE ON app.lacks", "permission denied for schema app"] {
+        assert!(found.contains(words), "{words}: {found}");
+    }
+
+    // Names that an index would share with a table, an object of the target, or a primary key are not proposed.
+    let file = "CREATE TABLE Users (id INTEGER PRIMARY KEY, n TEXT); CREATE INDEX users_pkey ON Users (n);
+        CREATE INDEX taken ON Users (n, id); CREATE TABLE t2 (id INTEGER PRIMARY KEY);";
+    let migration = prepared("", "CREATE SEQUENCE taken");
+    let empty = plan(&migration, 3, &[]);
+    assert!(messages(&empty).contains("no tables"), "{empty}");
+    migration.file("app.db", file);
+    migrate(&migration, &migration.target.url());
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn what_is_not_done_yet_may_be_edited_in_the_plan_of_an_interrupted_run() {
+    let file = "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT); CREATE INDEX t_a ON t (a);
+        CREATE UNIQUE INDEX t_b ON t (b); INSERT INTO t VALUES (1, 'x', 'y');";
+    let migration = prepared(file, "");
+    plan(&migration, 0, &[]);
+    // Another program makes an index of that name after the plan was tried, and while the run loads rows.
+    let lock =
+        "CREATE TABLE app.blocks (a int); CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS
+        $$BEGIN RAISE EXCEPTION 'no index today'; END$$;
+        CREATE EVENT TRIGGER stop ON ddl_command_start WHEN TAG IN ('CREATE INDEX') EXECUTE FUNCTION public.stop()";
+    migration.target.psql(lock);
+    migration.migrate(&["run", "plan.toml"]).code(1).says("no index today");
+    migration.target.psql("DROP EVENT TRIGGER stop");
+    migration.edit_plan("name = \"t_a\", columns = [\"a\"]", "name = \"t_other\", columns = [\"a\", \"b\"]");
+    migration.json(0, &["run", "plan.toml"]);
+    assert!(migration.exists("app.t_other") && migration.exists("app.t_b") && !migration.exists("app.t_a"));
+    migration.json(0, &["verify", "plan.toml"]);
+    // What is done cannot be edited, and neither can columns.
+    migration.edit_plan("columns = [\"a\", \"b\"]", "columns = [\"b\"]");
+    migration.migrate(&["run", "plan.toml"]).code(2).says("the step 'index app.t t_other' is done");
+    migration.edit_plan("columns = [\"b\"]", "columns = [\"a\", \"b\"]");
+    migration.edit_plan("source = \"a\"", "source = \"b\"");
+    migration.migrate(&["run", "plan.toml"]).code(2);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rollback_leaves_and_names_what_others_have_made() {
+    let file = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER REFERENCES a);
+        CREATE TABLE c (id INTEGER PRIMARY KEY, d INTEGER REFERENCES d); CREATE TABLE d (id INTEGER PRIMARY KEY, c INTEGER REFERENCES c);
+        INSERT INTO a VALUES (1); INSERT INTO b VALUES (1, 1); INSERT INTO c VALUES (1, 1); INSERT INTO d VALUES (1, 1);";
+    let migration = prepared(file, "");
+    plan(&migration, 0, &[]);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.target.psql(
+        "CREATE VIEW public.v AS SELECT * FROM app.d; CREATE TABLE public.orders (b bigint REFERENCES app.b ON DELETE CASCADE);
+         INSERT INTO public.orders VALUES (1)",
+    );
+    let notes = migration.json(0, &["rollback", "plan.toml"])["notes"].to_string();
+    for words in [
+        "app.b is kept with its rows: 1 rows of public.orders refer to it",
+        "app.a is kept with its rows: 1 rows of app.b refer to it",
+        "app.d is emptied and kept",
+        "view public.v depends on table app.d",
+    ] {
+        assert!(notes.contains(words), "{words}: {notes}");
+    }
+    assert_eq!(migration.target.value("SELECT count(*) FROM public.orders JOIN app.b ON b = id"), "1");
+    assert_eq!(migration.target.value("SELECT count(*) FROM public.v"), "0");
+    assert!(!migration.exists("app.c") && !migration.exists("lifeboat_migrate.plans"));
+}
