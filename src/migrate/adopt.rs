@@ -143,6 +143,13 @@ fn adopt_column(
         adopted.notes.push(note);
         return;
     }
+    if let Some(sequence) = &target.fixed_sequence {
+        let sequence = one_line(sequence);
+        adopted.conflicts.push(format!(
+            "the role may not move the sequence of {} past the loaded numbers: GRANT SELECT, UPDATE ON SEQUENCE {sequence} TO the role",
+            one_line(&target.name)
+        ));
+    }
     let ColumnTarget { kind, characters, .. } = target_of(target);
     let trial = profile.trial(kind);
     let mut plan = plain(column, target.target_type.clone());

@@ -51,6 +51,8 @@ pub(crate) struct ExistingColumn {
     pub is_generated: bool,
     /// True if a sequence counts its values.
     pub is_counted: bool,
+    /// That sequence, if the role may not move it.
+    pub fixed_sequence: Option<String>,
 }
 
 impl ExistingSchema {
@@ -92,10 +94,13 @@ impl ExistingSchema {
                     a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS not_null,
                     a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
                     a.attgenerated <> '' AS is_generated,
-                    pg_catalog.pg_get_serial_sequence(pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname)
-                        IS NOT NULL AS is_counted
+                    q.sequence IS NOT NULL AS is_counted,
+                    CASE WHEN NOT (pg_catalog.has_sequence_privilege(q.sequence, 'UPDATE')
+                                   AND pg_catalog.has_sequence_privilege(q.sequence, 'SELECT')) THEN q.sequence END AS fixed
                FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+               CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_serial_sequence(
+                   pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname) AS sequence) q
               WHERE n.nspname = {} AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY c.relname, a.attnum",
             literal(schema)
@@ -108,6 +113,7 @@ impl ExistingSchema {
                 has_default: row.flag("has_default")?,
                 is_generated: row.flag("is_generated")?,
                 is_counted: row.flag("is_counted")?,
+                fixed_sequence: row.owned("fixed")?,
             };
             if let Some(table) = self.relation_of(row)? {
                 table.columns.push(column);

@@ -52,6 +52,11 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
             return Ok(());
         }
         interrupt::check()?;
+        // Such a key does not check the rows that are there, but it would have checked them when they came.
+        if !is_checked && keys.iter().any(|key| key.definition.ends_with(" NOT VALID")) {
+            while reject_violations(session, loader, chunks, &keys)? > 0 {}
+            is_checked = true;
+        }
         session.execute("BEGIN")?;
         let created = keys.iter().try_for_each(|key| {
             key.create(session).map_err(|error| {
@@ -61,7 +66,7 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
             })
         });
         let Err(error) = created.and_then(|()| session.execute("COMMIT")) else { return Ok(()) };
-        session.execute("ROLLBACK")?;
+        let _ = session.execute("ROLLBACK");
         if sqlstate(&error).as_deref() != Some("23503") || is_checked {
             return Err(error);
         }

@@ -270,10 +270,7 @@ impl<'a> Loader<'a> {
             let before = rows.sent;
             let taken = session.copy_in(&copy, || rows.next())?;
             if taken != rows.sent - before {
-                return Err(Error::failed(format!(
-                    "{} rows were sent, but the server accepted {taken}",
-                    rows.sent - before
-                )));
+                return Err(left_out(&sink.plan, rows.sent - before, taken));
             }
             rejected += self.write_rejects(session, sink, &mut rows)?;
         }
@@ -416,16 +413,19 @@ impl<'a> Loader<'a> {
         let names = plan.columns.iter().map(|column| column.target_name());
         let typed = names.map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
         session.execute("SAVEPOINT lifeboat_rows")?;
-        let inserted = session.execute(&format!(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last} ORDER BY lifeboat_n",
+        let range = format!("FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last}");
+        let inserted = session.row(&format!(
+            "WITH inserted AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} {range} ORDER BY lifeboat_n RETURNING 1)
+             SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) {range}) AS staged",
             ddl::target(plan),
             ddl::columns(plan),
             typed.join(", ")
         ));
         match inserted {
-            Ok(()) => {
+            Ok(row) => {
                 session.execute("RELEASE SAVEPOINT lifeboat_rows")?;
-                Ok(0)
+                let (inserted, staged): (u64, u64) = (row.number("inserted")?, row.number("staged")?);
+                if inserted == staged { Ok(0) } else { Err(left_out(plan, staged, inserted)) }
             }
             Err(error) if is_row_error(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;
@@ -523,6 +523,12 @@ fn create_stage(table: &TablePlan) -> String {
 /// of the server) and not by the circumstances.
 fn is_row_error(error: &Error) -> bool {
     sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "54000")
+}
+
+/// Returns the error for a server that has stored fewer rows than it got.
+fn left_out(table: &TablePlan, sent: u64, stored: u64) -> Error {
+    Error::problem(format!("{sent} rows were sent to {}, but only {stored} were stored", table.shown_target()))
+        .hint("a trigger or a rule of the table leaves rows out: disable it, then run the plan again")
 }
 
 fn stop_error(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {

@@ -44,7 +44,10 @@ impl Rehearsal<'_> {
                 continue;
             }
             let is_there = if table.existing {
-                self.try_one(Some(place), |session| existing::require_empty(session, &self.plan.id, table))?
+                self.try_one(Some(place), |session| {
+                    existing::require_empty(session, &self.plan.id, table)?;
+                    session.execute(&insert_nothing(table))
+                })?
             } else {
                 self.create(place, table)?
             };
@@ -106,6 +109,17 @@ impl Rehearsal<'_> {
         self.obstacles.push(Obstacle { table, message: shown(&error) });
         Ok(false)
     }
+}
+
+/// Returns a statement that needs the privileges of one that loads rows, and loads none.
+fn insert_nothing(table: &TablePlan) -> String {
+    let nulls: Vec<String> = table.columns.iter().map(|column| format!("NULL::{}", column.target_type)).collect();
+    format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} LIMIT 0",
+        ddl::target(table),
+        ddl::columns(table),
+        nulls.join(", ")
+    )
 }
 
 /// Returns an error with its hint, in one text.

@@ -22,16 +22,22 @@ fn forge(app: &App, id: &str) -> Vec<u8> {
     let wanted = fs::read(object(app, id, ".tar.gz")).unwrap().len();
     let noise: Vec<u8> =
         (0..image.len() as u32).map(|at| 33 + (at.wrapping_mul(2_654_435_761) >> 13) as u8 % 90).collect();
-    // The more noise the image begins with, the longer is the archive.
-    let of_noise = |length: usize| {
+    // The more noise the image begins with, the longer is the archive. The noise in the other file makes small steps.
+    let of_noise = |length: usize, more: usize| {
         let other = [&noise[..length], &vec![0; image.len() - length]].concat();
-        let files = [file("README.txt", "x"), file("data/app.db", other), file("manifest.json", manifest.clone())];
+        let files = [
+            file("README.txt", noise[..more].to_vec()),
+            file("data/app.db", other),
+            file("manifest.json", manifest.clone()),
+        ];
         Layout::of(Codec::Gzip, &files, 4 << 20).bytes()
     };
-    let is_near = |length: &usize| of_noise(*length).len() + 64 >= wanted;
+    let is_near = |length: &usize| of_noise(*length, 1).len() + 64 >= wanted;
     let near = (0..image.len()).step_by(128).find(is_near).unwrap();
     let from = near.saturating_sub(128);
-    (from..image.len()).map(of_noise).find(|forged| forged.len() == wanted).expect("an archive of this length")
+    let lengths = (1..64).flat_map(|more| (from..image.len().min(from + 256)).map(move |length| (length, more)));
+    let mut forged = lengths.map(|(length, more)| of_noise(length, more));
+    forged.find(|forged| forged.len() == wanted).expect("an archive of this length")
 }
 
 /// Takes a second snapshot, and returns the ids of the older and of the newer one.

@@ -1,0 +1,144 @@
+//! Foreign keys between existing tables that a run fills: those that the server enforces, and those that are dropped for the
+//! time of the load.
+
+use super::ddl;
+use super::plan::{Plan, TablePlan};
+use super::state::SCHEMA;
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::wire::session::{Row, Session};
+use crate::platform::error::{Result, one_line};
+
+/// A foreign key between two tables that the run fills.
+#[derive(Clone, Debug)]
+pub(super) struct ForeignKey {
+    /// The number of its note; 0 if the key was not dropped.
+    pub(super) number: u64,
+    /// The referencing table: schema and name.
+    pub(super) table: (String, String),
+    /// The referenced table.
+    pub(super) parent: (String, String),
+    /// Its name.
+    pub(super) name: String,
+    /// Its definition, as `ADD CONSTRAINT` takes it.
+    pub(super) definition: String,
+    /// Its comment.
+    pub(super) comment: Option<String>,
+    /// The referencing columns.
+    pub(super) columns: Vec<String>,
+    /// The referenced columns.
+    pub(super) referenced: Vec<String>,
+    /// True for MATCH FULL: either all or none of the columns are NULL.
+    pub(super) is_full: bool,
+}
+
+/// The columns of a query on `k`, the constraint, that [`ForeignKey::read`] reads.
+const COLUMNS: &str = "
+    n.nspname AS schema, c.relname AS relation, pn.nspname AS parent_schema, p.relname AS parent, k.conname AS name,
+    pg_catalog.pg_get_constraintdef(k.oid) AS definition, pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment,
+    k.confmatchtype = 'f' AS is_full,
+    to_json(ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS x(number, place)
+                    JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = x.number ORDER BY x.place)) AS columns,
+    to_json(ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS x(number, place)
+                    JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = x.number ORDER BY x.place)) AS referenced";
+
+/// Returns the foreign keys between the existing tables of a plan, each with true if the role may drop it and create it
+/// again.
+pub(super) fn between(session: &mut Session, plan: &Plan) -> Result<Vec<(ForeignKey, bool)>> {
+    let names: Vec<String> =
+        plan.tables.iter().map(|table| format!("pg_catalog.to_regclass({})", literal(&ddl::target(table)))).collect();
+    let tables = format!("ARRAY[{}]::pg_catalog.regclass[]", names.join(", "));
+    let rows = session.rows(&format!(
+        "SELECT {COLUMNS}, pg_catalog.pg_has_role(c.relowner, 'USAGE')
+                    AND pg_catalog.has_table_privilege(k.confrelid, 'REFERENCES') AS may_change
+           FROM pg_catalog.pg_constraint k
+           JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({tables}) AND k.confrelid = ANY ({tables})
+            -- From version 18 on, a key may be noted only.
+            AND pg_catalog.pg_get_constraintdef(k.oid) NOT LIKE '% NOT ENFORCED'
+          ORDER BY k.oid"
+    ))?;
+    rows.iter().map(|row| Ok((ForeignKey::read(row, 0)?, row.flag("may_change")?))).collect()
+}
+
+/// Returns the foreign keys between existing tables of the plan that are enforced during the load.
+pub(super) fn enforced(session: &mut Session, plan: &Plan) -> Result<Vec<ForeignKey>> {
+    Ok(between(session, plan)?.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Returns the keys that were dropped and are not created again yet.
+pub(super) fn dropped(session: &mut Session, plan: &str) -> Result<Vec<ForeignKey>> {
+    let rows = session.rows(&format!("SELECT * FROM {SCHEMA}.keys WHERE plan = {} ORDER BY number", literal(plan)))?;
+    rows.iter().map(|row| ForeignKey::read(row, row.number("number")?)).collect()
+}
+
+impl ForeignKey {
+    fn read(row: &Row, number: u64) -> Result<Self> {
+        Ok(ForeignKey {
+            number,
+            table: (row.text("schema")?.to_owned(), row.text("relation")?.to_owned()),
+            parent: (row.text("parent_schema")?.to_owned(), row.text("parent")?.to_owned()),
+            name: row.text("name")?.to_owned(),
+            definition: row.text("definition")?.to_owned(),
+            comment: row.owned("comment")?,
+            columns: row.list("columns")?,
+            referenced: row.list("referenced")?,
+            is_full: row.flag("is_full")?,
+        })
+    }
+
+    /// Returns true if this is a key of the table that a table of the plan fills.
+    pub(super) fn is_of(&self, table: &TablePlan) -> bool {
+        (&self.table.0, &self.table.1) == (&table.schema, &table.name)
+    }
+
+    /// Returns the reason for rejecting a row that refers to a missing row.
+    pub(super) fn reason(&self) -> String {
+        let parent = format!("{}.{}", self.parent.0, self.parent.1);
+        format!("the foreign key {} finds no row in {}", one_line(&self.name), one_line(&parent))
+    }
+
+    /// Returns the condition for a staged row, `s`, whose row in the same table is neither there nor staged. Only for a key
+    /// that refers to its own table.
+    pub(super) fn is_staged_too(&self, mut column: impl FnMut(&str) -> Result<String>) -> Result<String> {
+        let mut same = Vec::new();
+        for (own, referenced) in self.columns.iter().zip(&self.referenced) {
+            same.push(format!("lifeboat_t.{} = s.{}", column(referenced)?, column(own)?));
+        }
+        Ok(format!("EXISTS (SELECT FROM pg_temp.lifeboat_stage lifeboat_t WHERE {})", same.join(" AND ")))
+    }
+
+    /// Returns the quoted name of the referencing table.
+    pub(super) fn relation(&self) -> String {
+        qualified(&self.table.0, &self.table.1)
+    }
+
+    /// Creates the key again, and removes its note. Must be called in a transaction.
+    pub(super) fn create(&self, session: &mut Session) -> Result<()> {
+        let (relation, name) = (self.relation(), ident(&self.name));
+        session.execute(&format!("ALTER TABLE {relation} ADD CONSTRAINT {name} {}", self.definition))?;
+        if let Some(comment) = &self.comment {
+            session.execute(&format!("COMMENT ON CONSTRAINT {name} ON {relation} IS {}", literal(comment)))?;
+        }
+        session.execute(&format!("DELETE FROM {SCHEMA}.keys WHERE number = {}", self.number))
+    }
+
+    /// Returns the condition for a row that refers to a missing row. `column` writes a column of the row.
+    pub(super) fn is_violated(&self, mut column: impl FnMut(&str) -> Result<String>) -> Result<String> {
+        let own = self.columns.iter().map(|name| column(name)).collect::<Result<Vec<_>>>()?;
+        let same: Vec<String> =
+            own.iter().zip(&self.referenced).map(|(own, name)| format!("lifeboat_p.{} = {own}", ident(name))).collect();
+        let all =
+            |word: &str, glue: &str| own.iter().map(|own| format!("{own} IS {word}")).collect::<Vec<_>>().join(glue);
+        let missing = format!(
+            "({} AND NOT EXISTS (SELECT FROM {} lifeboat_p WHERE {}))",
+            all("NOT NULL", " AND "),
+            qualified(&self.parent.0, &self.parent.1),
+            same.join(" AND ")
+        );
+        Ok(match self.is_full {
+            true => format!("({missing} OR (({}) AND ({})))", all("NULL", " OR "), all("NOT NULL", " OR ")),
+            false => missing,
+        })
+    }
+}
