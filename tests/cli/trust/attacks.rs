@@ -20,8 +20,14 @@ fn forge(app: &App, id: &str) -> Vec<u8> {
     };
     let (manifest, image) = (entry("manifest.json"), entry("data/app.db"));
     let wanted = fs::read(object(app, id, ".tar.gz")).unwrap().len();
-    let noise: Vec<u8> =
-        (0..image.len() as u32).map(|at| 33 + (at.wrapping_mul(2_654_435_761) >> 13) as u8 % 90).collect();
+    let mut state = 1_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    let noise: Vec<u8> = (0..image.len()).map(|_| next()).collect();
     // The more noise the image begins with, the longer is the archive. The noise in the other file makes small steps.
     let of_noise = |length: usize, more: usize| {
         let other = [&noise[..length], &vec![0; image.len() - length]].concat();
