@@ -1,5 +1,7 @@
 //! Proposes how a table of a file fills a table that the target has already: with its names, types, nullability and keys.
 
+use chrono_tz::Tz;
+
 use super::convert::Kind;
 use super::existing::{ExistingColumn, ExistingSchema, ExistingTable};
 use super::plan::{ColumnPlan, Epoch, TablePlan, UniquePlan};
@@ -29,7 +31,7 @@ pub(crate) fn propose(
     for (table, profile) in file.schema.tables.iter().zip(file.profiles) {
         let found = existing.table(&table.name);
         proposals.push(match found.map(|found| (found, found.other_kind)) {
-            Some((found, None)) => adopt(file, table, profile, found, &options.schema),
+            Some((found, None)) => adopt(file, table, profile, found, options),
             Some((_, Some(kind))) => {
                 let mut new = propose::new_table(file, (table, profile), options, names);
                 new.conflicts.push(format!("the target has {kind} of that name: rename one of them"));
@@ -48,8 +50,9 @@ fn adopt(
     facts: &TableFacts,
     profile: &TableProfile,
     table: &ExistingTable,
-    schema: &str,
+    options: &ProposeOptions,
 ) -> Proposal {
+    let schema = options.schema.as_str();
     let plan = TablePlan {
         file: file.name.to_owned(),
         source: facts.name.clone(),
@@ -85,7 +88,7 @@ fn adopt(
         ));
     }
     for (column, profile) in facts.columns.iter().zip(&profile.columns) {
-        adopt_column(&mut adopted, facts, column, profile, table);
+        adopt_column(&mut adopted, facts, column, profile, table, options.zone);
     }
     let loaded: Vec<&str> = adopted.plan.columns.iter().map(|column| column.target_name()).collect();
     let is_loaded = |name: &String| loaded.contains(&name.as_str());
@@ -123,8 +126,10 @@ fn adopt_column(
     column: &ColumnFacts,
     profile: &ColumnProfile,
     table: &ExistingTable,
+    zone: Tz,
 ) {
-    let mut notes = vec![propose::evidence(column, profile)];
+    let kind = table.column(&column.name).map_or(Kind::Text, |target| target_of(target).kind);
+    let mut notes = vec![propose::evidence(column, profile, kind, zone)];
     let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
     let Some(target) = table.column(&column.name) else {
         let proposed = propose::written(propose::choose(column, profile, is_rowid).kind);
@@ -150,7 +155,11 @@ fn adopt_column(
             one_line(&target.name)
         ));
     }
-    let ColumnTarget { kind, characters, .. } = target_of(target);
+    let ColumnTarget { characters, .. } = target_of(target);
+    let mut warnings = propose::changes(profile, kind, zone);
+    warnings.extend(propose::epoch_question(column, profile, kind).filter(|_| kind.is_time()));
+    adopted.notes.extend(warnings.iter().map(|warning| format!("{}: {warning}", one_line(&column.name))));
+    notes.append(&mut warnings);
     let trial = profile.trial(kind);
     let mut plan = plain(column, target.target_type.clone());
     plan.name = (target.name != column.name).then(|| target.name.clone());

@@ -18,10 +18,12 @@
 
 use std::io::Write as _;
 
-use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeZone, Timelike};
+use chrono::{DateTime, Datelike, LocalResult, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use serde::de::IgnoredAny;
 
+use super::changes::Changes;
+use super::json::repeats_key;
 use super::plan::{ColumnPlan, Epoch};
 use crate::engine::rules::moment::{self, Form, Reading};
 use crate::engine::sqlite::values::Cell;
@@ -159,15 +161,15 @@ impl Converter {
         Converter { digits, ..self }
     }
 
-    /// Prepares a converter that reads numbers as instants in the given unit.
+    /// Prepares a converter for a type alone, which reads numbers as times in the given unit.
     #[must_use]
-    pub(super) fn counting(epoch: Epoch) -> Self {
-        Converter { epoch, ..Converter::of(Kind::Instant, Tz::UTC) }
+    pub(super) fn in_unit(kind: Kind, epoch: Epoch, zone: Tz) -> Self {
+        Converter { epoch, ..Converter::of(kind, zone) }
     }
 
     /// Appends a value in COPY's text format. If it fails, `out` may hold a part of the value, which the caller must
-    /// remove.
-    pub(crate) fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    /// remove. Returns the ways in which the value is not exactly the same in the target.
+    pub(crate) fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
         let is_null = match cell {
             Cell::Null => true,
             Cell::Text(text) => self.nulls.iter().any(|null| null.as_bytes() == text),
@@ -178,54 +180,78 @@ impl Converter {
                 return Err(Reason("NULL is not allowed"));
             }
             out.extend_from_slice(b"\\N");
-            return Ok(());
+            return Ok(Changes::default());
         }
         if let Some(digits) = self.digits {
             let start = out.len();
-            self.write_value(cell, out)?;
-            return require_digits(&out[start..], digits);
+            let changes = self.write_value(cell, out)?;
+            return require_digits(&out[start..], digits).map(|()| changes);
         }
         self.write_value(cell, out)
     }
 
-    fn write_value(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-        match self.kind {
+    fn write_value(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
+        let written = match self.kind {
+            Kind::Instant => return self.write_instant(cell, out).map(|(_, changes)| changes),
+            Kind::Local => return self.local(cell, out),
+            Kind::Jsonb => return json(cell, true, out),
+            Kind::Json => return json(cell, false, out),
             Kind::Whole(bits) => whole(cell, bits, out),
             Kind::Double => double(cell, out),
             Kind::Single => single(cell, out),
             Kind::Numeric(bounds) => numeric(cell, bounds, out),
             Kind::Boolean => boolean(cell, out),
-            Kind::Instant => self.write_instant(cell, out).map(|_| ()),
-            Kind::Local => self.local(cell, out),
             Kind::Date => self.date(cell, out),
-            Kind::Jsonb => json(cell, true, out),
-            Kind::Json => json(cell, false, out),
             Kind::Text | Kind::Other => text(cell, out),
             Kind::Bytes => bytes(cell, out),
             Kind::Uuid => uuid(cell, out),
-        }
+        };
+        written.map(|()| Changes::default())
     }
 
-    /// Appends an instant as [`write`](Self::write) does, and returns the form in which the file holds it.
-    pub(super) fn write_checked_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
+    /// Appends an instant as [`write`](Self::write) does, and returns the form in which the file holds it too.
+    pub(super) fn write_checked_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(Form, Changes), Reason> {
         let start = out.len();
-        let form = self.write_instant(cell, out)?;
-        self.digits.map_or(Ok(form), |digits| require_digits(&out[start..], digits).map(|()| form))
+        let written = self.write_instant(cell, out)?;
+        self.digits.map_or(Ok(written), |digits| require_digits(&out[start..], digits).map(|()| written))
     }
 
-    fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Form, Reason> {
+    fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(Form, Changes), Reason> {
         let reading = self.reading(cell)?;
         write_time(reading.moment.first.naive_utc(), out)?;
         out.extend_from_slice(b"+00");
-        Ok(reading.form)
+        let (twice, skipped) = match reading.clock {
+            // A time that is not ambiguous has one instant. A date always has two: its beginning and its end.
+            Some(clock) if reading.moment.first != reading.moment.last => match self.zone.from_local_datetime(&clock) {
+                LocalResult::Single(_) => (false, false),
+                LocalResult::Ambiguous(..) => (true, false),
+                LocalResult::None => (false, true),
+            },
+            _ => (false, false),
+        };
+        Ok((reading.form, Changes { twice, skipped, finer: self.is_finer(cell, &reading), repeats: false }))
+    }
+
+    /// Returns true if a time has digits beyond microseconds, which are not written.
+    fn is_finer(&self, cell: Cell<'_>, reading: &Reading) -> bool {
+        match (cell, reading.form) {
+            (Cell::Text(text), Form::Local | Form::Offset) => {
+                let clock = text.trim_ascii().get(11..).unwrap_or_default();
+                let fraction = clock.iter().skip_while(|byte| !b".,".contains(byte)).skip(1);
+                fraction.take_while(|byte| byte.is_ascii_digit()).skip(6).any(|digit| *digit != b'0')
+            }
+            (_, Form::Nanos) => !reading.moment.first.timestamp_subsec_nanos().is_multiple_of(1000),
+            _ => false,
+        }
     }
 
     /// Appends a time without a zone, as it is written in the file. A conversion by way of UTC would shift times in the
     /// hour that daylight saving time skips.
-    fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
         let reading = self.reading(cell)?;
         let in_zone = || self.zone.from_utc_datetime(&reading.moment.first.naive_utc()).naive_local();
-        write_time(reading.clock.unwrap_or_else(in_zone), out)
+        write_time(reading.clock.unwrap_or_else(in_zone), out)?;
+        Ok(Changes { finer: self.is_finer(cell, &reading), ..Changes::default() })
     }
 
     /// Appends a date. A value with a time of day is refused, because the time would be lost. A value with an offset or
@@ -266,25 +292,51 @@ impl Converter {
             Epoch::Ms => (DateTime::from_timestamp_millis(number), Form::Millis),
             Epoch::Us => (DateTime::from_timestamp_micros(number), Form::Micros),
             Epoch::Ns => (Some(DateTime::from_timestamp_nanos(number)), Form::Nanos),
+            Epoch::Apple => (after(number, SECOND, YEAR_2001), Form::Seconds),
+            Epoch::AppleNs => (after(number, 1, YEAR_2001), Form::Nanos),
+            Epoch::Webkit => (after(number, 1000, YEAR_1601), Form::Micros),
+            Epoch::Filetime => (after(number, 100, YEAR_1601), Form::Nanos),
+            Epoch::Dotnet => (after(number, 100, YEAR_1), Form::Nanos),
         };
         Some(Reading::at(instant?, form))
     }
 
     fn counted_real(&self, number: f64) -> Option<Reading> {
-        let (micros, form) = match self.epoch {
+        let (micros, form, since) = match self.epoch {
             Epoch::Auto => return moment::real(number, self.zone),
             // A whole number means the same time whether it is stored as an integer or as a real.
             _ if number.fract() == 0.0 && number.abs() < 9.2e18 => return self.counted(number as i64),
-            Epoch::S => (number * 1e6, Form::Seconds),
-            Epoch::Ms => (number * 1e3, Form::Millis),
-            Epoch::Us => (number, Form::Micros),
-            Epoch::Ns => (number / 1e3, Form::Nanos),
+            Epoch::S => (number * 1e6, Form::Seconds, 0),
+            Epoch::Ms => (number * 1e3, Form::Millis, 0),
+            Epoch::Us => (number, Form::Micros, 0),
+            Epoch::Ns => (number / 1e3, Form::Nanos, 0),
+            Epoch::Apple => (number * 1e6, Form::Seconds, YEAR_2001),
+            Epoch::AppleNs => (number / 1e3, Form::Nanos, YEAR_2001),
+            Epoch::Webkit => (number, Form::Micros, YEAR_1601),
+            Epoch::Filetime => (number / 10.0, Form::Nanos, YEAR_1601),
+            Epoch::Dotnet => (number / 10.0, Form::Nanos, YEAR_1),
         };
         if !micros.is_finite() || micros.abs() > 9e18 {
             return None;
         }
-        Some(Reading::at(DateTime::from_timestamp_micros(micros.round() as i64)?, form))
+        let micros = (micros.round() as i64).checked_add(since.checked_mul(1_000_000)?)?;
+        Some(Reading::at(DateTime::from_timestamp_micros(micros)?, form))
     }
+}
+
+/// The seconds from 1970 to the beginnings of other calendars of programs.
+const YEAR_2001: i64 = 978_307_200;
+const YEAR_1601: i64 = -11_644_473_600;
+const YEAR_1: i64 = -62_135_596_800;
+
+/// The number of nanoseconds of a second.
+const SECOND: i128 = 1_000_000_000;
+
+/// Returns the instant that lies a number of units of `nanos` nanoseconds after `since`, in seconds since 1970.
+fn after(number: i64, nanos: i128, since: i64) -> Option<DateTime<Utc>> {
+    let nanos = i128::from(number) * nanos;
+    let seconds = i64::try_from(nanos.div_euclid(SECOND)).ok()?.checked_add(since)?;
+    DateTime::from_timestamp(seconds, u32::try_from(nanos.rem_euclid(SECOND)).ok()?)
 }
 
 fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
@@ -508,7 +560,8 @@ fn require_digits(time: &[u8], digits: usize) -> Result<(), Reason> {
     Ok(())
 }
 
-fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<Changes, Reason> {
+    let mut changes = Changes::default();
     match cell {
         Cell::Integer(number) => put(out, format_args!("{number}")),
         Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
@@ -519,12 +572,13 @@ fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<(), Reason
             }
             if is_binary {
                 require_characters(bytes)?;
+                changes.repeats = repeats_key(text);
             }
             escape(bytes, out);
         }
         _ => return Err(Reason("it is not valid JSON")),
     }
-    Ok(())
+    Ok(changes)
 }
 
 /// Fails if the JSON contains an escape that PostgreSQL's text cannot hold: NUL, or an unpaired surrogate.
@@ -573,7 +627,12 @@ fn text(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
 
 /// Appends text escaped for COPY's text format.
 pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
-    while let Some(at) = text.iter().position(|byte| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t')) {
+    let is_escaped = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t');
+    // A long value is copied once, and not again whenever the buffer grows.
+    if text.len() > 1 << 20 {
+        out.reserve(text.len() + text.iter().filter(|byte| is_escaped(byte)).count());
+    }
+    while let Some(at) = text.iter().position(is_escaped) {
         out.extend_from_slice(&text[..at]);
         out.extend_from_slice(match text[at] {
             b'\n' => b"\\n",
@@ -589,7 +648,9 @@ pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
 fn bytes(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
     let (Cell::Blob(bytes) | Cell::Text(bytes)) = cell else { return Err(Reason("it is not a BLOB")) };
     out.extend_from_slice(b"\\\\x");
-    put(out, format_args!("{}", hex::encode(bytes)));
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    hex::encode_to_slice(bytes, &mut out[start..]).expect("there are two digits for each byte");
     Ok(())
 }
 

@@ -117,6 +117,9 @@ pub(crate) fn create_index(table: &TablePlan, index: &IndexPlan) -> String {
     let class = index.operator_class.as_ref().map_or(String::new(), |class| format!(" {class}"));
     let column = |name: &String| {
         let order = if index.descending.contains(name) { " DESC" } else { "" };
+        if index.digest.contains(name) {
+            return format!("md5({}){order}", ident(name));
+        }
         format!("{}{class}{order}", ident(name))
     };
     let columns: Vec<String> = index.columns.iter().map(column).collect();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::changes::{self, Changes, TableChanges};
 use super::convert::{Converter, escape};
 use super::ddl;
 use super::foreign_key::ForeignKey;
@@ -124,6 +125,12 @@ struct Reject {
 
 /// The number of bytes of rejected rows that are kept before they are sent.
 const REJECTS_BYTES: usize = 4 << 20;
+
+/// The longest line that COPY reads: the server holds it in one buffer (`MaxAllocSize`).
+const MAX_LINE_BYTES: usize = 0x3fff_fffe;
+
+/// The number of bytes of a rejected row that are kept.
+const MAX_REJECT_BYTES: usize = 16 << 20;
 
 /// The number of bytes of converted rows that are sent at once.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -244,8 +251,14 @@ impl<'a> Loader<'a> {
     ) -> Result<ChunkDone> {
         let plan = &self.shared.plan.id;
         state::claim(session, plan, chunk)?;
-        let done = self.try_load(session, sink, reader, chunk, method)?;
+        let (done, changes) = self.try_load(session, sink, reader, chunk, method)?;
         state::note_loaded(session, plan, chunk, &done)?;
+        if !changes.is_empty() {
+            let note =
+                serde_json::to_string(&changes).map_err(|error| Error::failed("cannot note changes").because(error))?;
+            let step = state::Step { note: Some(note), planned: None };
+            state::note_step(session, plan, &changes::step(chunk.table, chunk.number), &step)?;
+        }
         Ok(done)
     }
 
@@ -256,7 +269,7 @@ impl<'a> Loader<'a> {
         reader: &Reader,
         chunk: &Chunk,
         method: LoadMethod,
-    ) -> Result<ChunkDone> {
+    ) -> Result<(ChunkDone, TableChanges)> {
         let mut rows = Converted::begin(self.shared, sink, reader.rows(&sink.facts, chunk.range)?, method);
         if method == LoadMethod::Staged {
             session.execute(&create_stage(&sink.plan))?;
@@ -275,12 +288,13 @@ impl<'a> Loader<'a> {
             rejected += self.write_rejects(session, sink, &mut rows)?;
         }
         if method == LoadMethod::Direct {
-            return Ok(ChunkDone { rows: rows.sent, rejected, digest: rows.digest });
+            return Ok((ChunkDone { rows: rows.sent, rejected, digest: rows.digest }, rows.changes));
         }
         let staged = rows.sent;
         let refused = self.insert_staged(session, sink, staged)?;
         session.execute("DROP TABLE pg_temp.lifeboat_stage")?;
-        Ok(ChunkDone { rows: staged - refused, rejected: rejected + refused, digest: rows.digest })
+        let done = ChunkDone { rows: staged - refused, rejected: rejected + refused, digest: rows.digest };
+        Ok((done, rows.changes))
     }
 
     /// Writes the rows that could not be converted to the table of rejected rows, and returns their number.
@@ -522,7 +536,7 @@ fn create_stage(table: &TablePlan) -> String {
 /// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, or a limit
 /// of the server) and not by the circumstances.
 fn is_row_error(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "54000")
+    sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state.starts_with("54"))
 }
 
 /// Returns the error for a server that has stored fewer rows than it got.
@@ -549,6 +563,10 @@ struct Converted<'a> {
     sent: u64,
     rejects: Vec<Reject>,
     rejects_bytes: usize,
+    /// The values that were sent and that change in the target.
+    changes: TableChanges,
+    /// The changes in the current row, with the numbers of their columns.
+    row_changes: Vec<(usize, Changes)>,
     ended: bool,
     /// Rows by their hash, with the number of times that each is still to come, and true if these alone are taken, or false
     /// if they are left out.
@@ -567,6 +585,8 @@ impl<'a> Converted<'a> {
             sent: 0,
             rejects: Vec::new(),
             rejects_bytes: 0,
+            changes: TableChanges::new(),
+            row_changes: Vec::new(),
             ended: false,
             chosen: None,
         }
@@ -629,14 +649,30 @@ impl<'a> Converted<'a> {
                 out.push(b'\t');
             }
             let cell = self.rows.cell(*place)?;
-            if let Err(reason) = converter.write(cell, out) {
-                let reason = format!("{name}: {}: {}", shown(cell), reason.0);
-                out.truncate(start);
-                return self.reject(reason);
+            match converter.write(cell, out) {
+                Ok(changes) if changes.is_none() => {}
+                Ok(changes) => self.row_changes.push((number, changes)),
+                Err(reason) => {
+                    let reason = format!("{name}: {}: {}", shown(cell), reason.0);
+                    out.truncate(start);
+                    self.row_changes.clear();
+                    return self.reject(reason);
+                }
             }
         }
         out.push(b'\n');
+        if out.len() - start > MAX_LINE_BYTES {
+            let reason = format!("the row has {} bytes, but PostgreSQL reads at most 1 GB of a row", out.len() - start);
+            out.truncate(start);
+            out.shrink_to(BUFFER_BYTES);
+            self.row_changes.clear();
+            return self.reject(reason);
+        }
         self.sent += 1;
+        for (number, changes) in self.row_changes.drain(..) {
+            let column = &self.sink.plan.columns[number].source;
+            self.changes.entry(column.clone()).or_default().add(changes);
+        }
         Ok(())
     }
 
@@ -651,8 +687,8 @@ impl<'a> Converted<'a> {
         Ok(())
     }
 
-    /// Returns the row as JSON without loss: blobs, and texts that `jsonb` cannot hold, are written as hexadecimal
-    /// digits.
+    /// Returns the row as JSON: blobs, and texts that `jsonb` cannot hold, are written as hexadecimal digits. Of values
+    /// that are too long to keep twice, only the length is written; the file has them.
     fn json(&self) -> Result<String> {
         let mut out = String::from("{");
         for (place, column) in self.sink.facts.columns.iter().enumerate() {
@@ -662,6 +698,9 @@ impl<'a> Converted<'a> {
             out.push_str(&serde_json::to_string(&column.name.replace('\0', "")).unwrap_or_default());
             out.push_str(": ");
             match self.rows.cell(place)? {
+                Cell::Text(bytes) | Cell::Blob(bytes) if out.len() + bytes.len() > MAX_REJECT_BYTES => {
+                    let _ = write!(out, "{{\"omitted_bytes\": {}}}", bytes.len());
+                }
                 Cell::Null => out.push_str("null"),
                 Cell::Integer(number) => {
                     let _ = write!(out, "{number}");

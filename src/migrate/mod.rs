@@ -1,18 +1,26 @@
 //! Migrates SQLite files to PostgreSQL: plans the tables, loads them, and verifies every row.
 //!
 //! - [`plan`] is the plan of a migration, a file that people edit: [`profile`] inspects every value, [`propose`]
-//!   makes a plan from the result, [`adopt`] fills tables that [`existing`] has found in the target, [`rehearse`] tries the
-//!   statements of the plan, and [`mod@write`] writes its text.
+//!   makes a plan from the result, with the defaults and conditions that `defaults` and `translate` carry over, [`adopt`]
+//!   fills tables that [`existing`] has found in the target, [`rehearse`] tries the statements of the plan, and
+//!   [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`load`] copies rows, [`convert`] converts values to the
-//!   types of the plan, and [`state`] keeps notes in the target on what has been done. [`keys`] drops foreign keys of
-//!   existing tables for that time, and [`retry`] loads rows again that came before those that they refer to.
+//!   types of the plan, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
+//!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. [`keys`] drops
+//!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
+//!   refer to.
 //! - [`verify`] compares the target with the files, with separate code; [`rollback`] removes what a run created.
 
 pub(crate) mod adopt;
+mod changes;
+pub(crate) mod collisions;
 pub(crate) mod convert;
 pub(crate) mod ddl;
+mod defaults;
 pub(crate) mod existing;
 mod foreign_key;
+mod index_row;
+mod json;
 mod keys;
 pub(crate) mod load;
 pub(crate) mod plan;

@@ -158,7 +158,7 @@ pub(crate) struct ColumnPlan {
     pub default: Option<String>,
 }
 
-/// The unit of numbers that count time since 1970.
+/// The unit of numbers that count time, since 1970 if nothing else is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Epoch {
@@ -173,6 +173,17 @@ pub(crate) enum Epoch {
     Us,
     /// Nanoseconds.
     Ns,
+    /// Seconds since 2001, as Apple's Core Data writes them.
+    Apple,
+    /// Nanoseconds since 2001.
+    #[serde(rename = "apple_ns")]
+    AppleNs,
+    /// Microseconds since 1601, as WebKit and Chrome write them.
+    Webkit,
+    /// Windows file times: 100 nanoseconds since 1601.
+    Filetime,
+    /// Ticks of .NET: 100 nanoseconds since the year 1.
+    Dotnet,
 }
 
 /// A unique constraint.
@@ -196,7 +207,7 @@ pub(crate) struct CheckPlan {
 }
 
 /// An index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IndexPlan {
     /// The index's name, unquoted.
@@ -206,6 +217,9 @@ pub(crate) struct IndexPlan {
     /// The columns among them in descending order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub descending: Vec<String>,
+    /// The columns among them that are indexed by the md5 digests of their values, which may be of any length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digest: Vec<String>,
     /// The access method; btree if it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub using: Option<String>,
@@ -269,7 +283,8 @@ pub(crate) struct CompressPlan {
     /// The columns by which rows are grouped before compression.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segment_by: Vec<String>,
-    /// The order of rows within a group, as TimescaleDB writes it: `created_at DESC`.
+    /// The order of rows within a group: names of columns, separated by commas, each with ASC or DESC and NULLS FIRST or
+    /// LAST. A name with a comma or a quote is written in double quotes, as in SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order_by: Option<String>,
     /// The age at which chunks are compressed.
@@ -293,9 +308,63 @@ fn yes() -> bool {
 }
 
 impl Epoch {
+    /// The units, each with its name in a plan and its description.
+    pub(crate) const NAMES: [(Epoch, &str, &str); 9] = [
+        (Epoch::S, "s", "seconds since 1970"),
+        (Epoch::Ms, "ms", "milliseconds since 1970"),
+        (Epoch::Us, "us", "microseconds since 1970"),
+        (Epoch::Ns, "ns", "nanoseconds since 1970"),
+        (Epoch::Apple, "apple", "seconds since 2001, as Apple's Core Data writes them"),
+        (Epoch::AppleNs, "apple_ns", "nanoseconds since 2001"),
+        (Epoch::Webkit, "webkit", "microseconds since 1601, as WebKit and Chrome write them"),
+        (Epoch::Filetime, "filetime", "100 nanoseconds since 1601, as Windows writes them"),
+        (Epoch::Dotnet, "dotnet", "100 nanoseconds since the year 1, as .NET writes them"),
+    ];
+
     fn is_auto(&self) -> bool {
         *self == Epoch::Auto
     }
+}
+
+impl CompressPlan {
+    /// Returns the columns of `order_by`, each with the words that follow its name.
+    pub(crate) fn order(&self, table: &TablePlan) -> Result<Vec<(String, String)>> {
+        let text = self.order_by.as_deref().unwrap_or_default();
+        let (mut parts, mut is_quoted) = (vec![String::new()], false);
+        for letter in text.chars() {
+            is_quoted ^= letter == '"';
+            match letter {
+                ',' if !is_quoted => parts.push(String::new()),
+                _ => parts.last_mut().expect("there is a part").push(letter),
+            }
+        }
+        parts.iter().filter(|part| !part.trim().is_empty()).map(|part| order_of(part.trim(), table)).collect()
+    }
+}
+
+/// Splits a part of an order into the name of its column and the words after it.
+fn order_of(part: &str, table: &TablePlan) -> Result<(String, String)> {
+    let (mut name, mut words) = (part, Vec::new());
+    for endings in [["NULLS FIRST", "NULLS LAST"], ["ASC", "DESC"]] {
+        let ending = endings.iter().find(|ending| {
+            let start = name.len().checked_sub(ending.len()).filter(|start| name.is_char_boundary(*start));
+            let is_word = start
+                .is_some_and(|start| name[..start].ends_with(|letter: char| letter.is_whitespace() || letter == '"'));
+            is_word && start.is_some_and(|start| name[start..].eq_ignore_ascii_case(ending))
+        });
+        if let Some(ending) = ending.filter(|_| table.column(name).is_none()) {
+            name = name[..name.len() - ending.len()].trim_end();
+            words.insert(0, *ending);
+        }
+    }
+    let inner = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).map(|inner| inner.replace("\"\"", "\""));
+    let candidates = [Some(name.to_owned()), inner, Some(name.to_ascii_lowercase())];
+    let found = candidates.into_iter().flatten().find(|name| table.column(name).is_some());
+    let found = found.ok_or_else(|| {
+        Error::usage(format!("order_by: it has no column {}", one_line(name)))
+            .hint("write order_by = \"COLUMN DESC, COLUMN\", and names with commas in double quotes")
+    })?;
+    Ok((found, words.join(" ")))
 }
 
 impl ColumnPlan {
@@ -437,7 +506,8 @@ impl Plan {
                     let columns: Vec<_> = columns
                         .map(|column| (column.target_name().to_owned(), column.target_type.clone(), column.identity))
                         .collect();
-                    (columns, table.primary_key.clone(), table.uniques.clone(), table.hypertable.clone())
+                    let uniques: Vec<_> = table.uniques.iter().map(|unique| unique.columns.clone()).collect();
+                    (columns, table.primary_key.clone(), uniques, table.hypertable.clone())
                 };
                 if shape(table) != shape(other) {
                     return Err(Error::usage(format!(
@@ -461,6 +531,13 @@ impl TablePlan {
         if self.columns.is_empty() {
             return Err(Error::usage("it has no columns"));
         }
+        if self.columns.len() > MAX_COLUMNS {
+            let count = self.columns.len();
+            return Err(Error::usage(format!(
+                "it has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS}"
+            ))
+            .hint("remove columns from the plan"));
+        }
         let mut names = BTreeSet::new();
         for column in &self.columns {
             require_name(column.target_name())?;
@@ -471,7 +548,8 @@ impl TablePlan {
                 return Err(Error::usage(format!("the column {} has no type", one_line(&column.source))));
             }
         }
-        let indexes = self.indexes.iter().flat_map(|index| index.columns.iter().chain(&index.descending));
+        let indexes =
+            self.indexes.iter().flat_map(|index| index.columns.iter().chain(&index.descending).chain(&index.digest));
         let keys = self.keys().flatten();
         let foreign = self.foreign_keys.iter().flat_map(|key| &key.columns);
         let hypertable = self.hypertable.iter();
@@ -481,6 +559,9 @@ impl TablePlan {
             if self.column(name).is_none() {
                 return Err(Error::usage(format!("it has no column {}", one_line(name))));
             }
+        }
+        if let Some(compress) = self.hypertable.as_ref().and_then(|hypertable| hypertable.compress.as_ref()) {
+            compress.order(self)?;
         }
         for key in &self.foreign_keys {
             if key.columns.len() != key.referenced.len() || key.columns.is_empty() {
@@ -514,6 +595,9 @@ impl TablePlan {
         }
     }
 }
+
+/// The greatest number of columns of a table in PostgreSQL.
+pub(crate) const MAX_COLUMNS: usize = 1600;
 
 /// The maximum length of a name in PostgreSQL, in bytes; the server truncates longer names.
 pub(crate) const NAME_BYTES: usize = 63;

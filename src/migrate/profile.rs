@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use chrono_tz::Tz;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::changes::{ChangeCounts, Changes};
 use super::convert::{Converter, Kind};
+use super::index_row::{self, IndexRow};
 use crate::engine::rules::moment::Form;
 use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
-use crate::engine::sqlite::values::{Cell, Reader};
+use crate::engine::sqlite::values::{Cell, Reader, TableRows};
 use crate::platform::error::{Result, one_line};
 use crate::platform::interrupt;
 use crate::platform::progress::Progress;
@@ -20,6 +22,23 @@ pub(crate) struct TableProfile {
     pub rows: u64,
     /// The columns, in the table's order.
     pub columns: Vec<ColumnProfile>,
+    /// The rows that are too long for a btree index on columns of the table, by the numbers of these columns.
+    pub long_rows: Vec<LongRows>,
+}
+
+/// The rows that are too long for a btree index.
+#[derive(Clone, Debug)]
+pub(crate) struct LongRows {
+    /// The numbers of the index's columns.
+    pub columns: Vec<usize>,
+    /// The number of rows that are too long.
+    pub rows: u64,
+    /// The rowid of the longest row.
+    pub rowid: Option<i64>,
+    /// The size of the longest row in the index.
+    pub bytes: usize,
+    /// The longest value of the longest row: the number of its column, and its bytes.
+    pub longest: (usize, usize),
 }
 
 /// The profile of a column's values.
@@ -49,6 +68,8 @@ pub(crate) struct ColumnProfile {
     pub span: Option<(String, String)>,
     /// The earliest and the latest of the times that were counted from a number.
     pub counted: Option<(Counted, Counted)>,
+    /// The smallest and the greatest number other than 0 that was counted as a time.
+    pub counts: Option<(Cell<'static>, Cell<'static>)>,
     /// Words for true and false that occur, in lower case and otherwise unchanged.
     pub boolean_words: BTreeSet<String>,
     /// The number of texts that begin as a JSON object or array does.
@@ -89,8 +110,6 @@ pub(crate) struct Forms {
     pub julian_days: u64,
     /// Other numbers, by their unit: seconds, milliseconds, microseconds, nanoseconds.
     pub counted: [u64; 4],
-    /// Times with more digits than microseconds have.
-    pub finer: u64,
 }
 
 /// A type that was tried.
@@ -106,6 +125,10 @@ pub(crate) struct Trial {
     pub nulls: BTreeMap<String, u64>,
     /// Some of the values that do not fit.
     pub examples: Vec<Example>,
+    /// The number of values that fit and change.
+    pub changes: ChangeCounts,
+    /// Some of the values that change, each with its change.
+    pub changed: Vec<(Changes, Example)>,
     converter: Converter,
 }
 
@@ -160,10 +183,14 @@ pub(crate) fn profile(
         columns.map(|(column, target)| ColumnProfile::new(column, *target, zone)).collect();
     let mut rows = reader.rows(table, None)?;
     let (mut count, mut scratch) = (0u64, Vec::new());
+    let mut long_rows = indexed_columns(table);
     while rows.step()? {
         let rowid = rows.rowid()?;
         for (place, column) in columns.iter_mut().enumerate() {
             column.add(rows.cell(place)?, rowid, &mut scratch);
+        }
+        for index in &mut long_rows {
+            index.add(&rows, rowid)?;
         }
         count += 1;
         if count.is_multiple_of(4096) {
@@ -175,7 +202,55 @@ pub(crate) fn profile(
         column.distinct = column.hashes.len() as u64;
         column.hashes = HashSet::new();
     }
-    Ok(TableProfile { rows: count, columns })
+    long_rows.retain(|index| index.rows > 0);
+    Ok(TableProfile { rows: count, columns, long_rows })
+}
+
+/// Returns the sets of columns on which the table has a key or an index without expressions.
+fn indexed_columns(table: &TableFacts) -> Vec<LongRows> {
+    let place = |name: &str| table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name));
+    let primary: Option<Vec<usize>> = table.primary_key().iter().map(|column| place(&column.name)).collect();
+    let indexes = table.indexes.iter();
+    let mut sets: Vec<Vec<usize>> =
+        indexes.filter_map(|index| index.columns.iter().map(|(name, _)| place(name.as_deref()?)).collect()).collect();
+    sets.extend(primary.filter(|columns| !columns.is_empty()));
+    sets.sort();
+    sets.dedup();
+    let none = |columns| LongRows { columns, rows: 0, rowid: None, bytes: 0, longest: (0, 0) };
+    sets.into_iter().map(none).collect()
+}
+
+impl LongRows {
+    fn add(&mut self, row: &TableRows<'_>, rowid: Option<i64>) -> Result<()> {
+        let mut lengths = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            lengths.push(match row.cell(*column)? {
+                Cell::Text(bytes) | Cell::Blob(bytes) => bytes.len(),
+                _ => 0,
+            });
+        }
+        if !index_row::may_be_too_long(lengths.iter().sum()) {
+            return Ok(());
+        }
+        let mut size = IndexRow::default();
+        for column in &self.columns {
+            match row.cell(*column)? {
+                Cell::Text(bytes) | Cell::Blob(bytes) => size.add_bytes(bytes),
+                Cell::Null => size.add_null(),
+                _ => size.add_fixed(),
+            }
+        }
+        let bytes = size.finish();
+        if bytes > index_row::MAX_BYTES {
+            self.rows += 1;
+            if bytes > self.bytes {
+                let longest = lengths.iter().zip(&self.columns).max_by_key(|(length, _)| **length);
+                self.longest = longest.map_or((0, 0), |(length, column)| (*column, *length));
+                (self.bytes, self.rowid) = (bytes, rowid);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ColumnProfile {
@@ -189,6 +264,8 @@ impl ColumnProfile {
             failures: 0,
             nulls: BTreeMap::new(),
             examples: Vec::new(),
+            changes: ChangeCounts::default(),
+            changed: Vec::new(),
             converter: Converter::of(kind, zone).keeping(digits(kind)),
         };
         ColumnProfile {
@@ -204,6 +281,7 @@ impl ColumnProfile {
             in_order: 0,
             span: None,
             counted: None,
+            counts: None,
             boolean_words: BTreeSet::new(),
             structured: 0,
             too_long: 0,
@@ -261,16 +339,22 @@ impl ColumnProfile {
             }
             scratch.clear();
             let written = match trial.kind {
-                Kind::Instant => trial.converter.write_checked_instant(cell, scratch).map(Some),
-                _ => trial.converter.write(cell, scratch).map(|()| None),
+                Kind::Instant => {
+                    trial.converter.write_checked_instant(cell, scratch).map(|(form, changes)| (Some(form), changes))
+                }
+                _ => trial.converter.write(cell, scratch).map(|changes| (None, changes)),
             };
             match written {
-                Ok(form) => {
+                Ok((form, changes)) => {
                     trial.fits += 1;
+                    if !changes.is_none() {
+                        trial.change(cell, rowid, changes);
+                    }
                     if let Some(form) = form {
-                        self.forms.add(form, cell);
+                        self.forms.add(form);
                         if is_counted(form) {
                             widen_counted(&mut self.counted, scratch, cell);
+                            widen_counts(&mut self.counts, cell);
                         }
                         if self.last_time.as_ref().is_none_or(|last| last <= scratch) {
                             self.in_order += 1;
@@ -332,19 +416,33 @@ fn is_counted(form: Form) -> bool {
     matches!(form, Form::JulianDay | Form::Seconds | Form::Millis | Form::Micros | Form::Nanos)
 }
 
-fn widen_counted(ends: &mut Option<(Counted, Counted)>, time: &[u8], cell: Cell<'_>) {
-    let counted = || {
-        let number = match cell {
-            Cell::Integer(number) => Cell::Integer(number),
-            Cell::Real(number) => Cell::Real(number),
-            Cell::Text(text) => {
-                let text = std::str::from_utf8(text).ok()?.trim();
-                text.parse().map(Cell::Integer).or_else(|_| text.parse().map(Cell::Real)).ok()?
-            }
-            _ => return None,
-        };
-        Some(Counted { time: String::from_utf8_lossy(time).into_owned(), number })
+/// Returns a number, or the number that a text consists of.
+fn number_of(cell: Cell<'_>) -> Option<Cell<'static>> {
+    Some(match cell {
+        Cell::Integer(number) => Cell::Integer(number),
+        Cell::Real(number) => Cell::Real(number),
+        Cell::Text(text) => {
+            let text = std::str::from_utf8(text).ok()?.trim();
+            text.parse().map(Cell::Integer).or_else(|_| text.parse().map(Cell::Real)).ok()?
+        }
+        _ => return None,
+    })
+}
+
+fn widen_counts(ends: &mut Option<(Cell<'static>, Cell<'static>)>, cell: Cell<'_>) {
+    let size = |cell: &Cell<'_>| match cell {
+        Cell::Integer(number) => *number as f64,
+        Cell::Real(number) => *number,
+        _ => 0.0,
     };
+    let Some(number) = number_of(cell).filter(|number| size(number) != 0.0) else { return };
+    let (least, greatest) = ends.unwrap_or((number, number));
+    let least = if size(&number) < size(&least) { number } else { least };
+    *ends = Some((least, if size(&number) > size(&greatest) { number } else { greatest }));
+}
+
+fn widen_counted(ends: &mut Option<(Counted, Counted)>, time: &[u8], cell: Cell<'_>) {
+    let counted = || Some(Counted { time: String::from_utf8_lossy(time).into_owned(), number: number_of(cell)? });
     let wide = match ends {
         None => counted().map(|one| (one.clone(), one)),
         Some((earliest, latest)) if time < earliest.time.as_bytes() => counted().map(|one| (one, latest.clone())),
@@ -367,6 +465,13 @@ impl Trial {
         self.failures > MAX_FAILURES && self.failures > self.fits
     }
 
+    fn change(&mut self, cell: Cell<'_>, rowid: Option<i64>, changes: Changes) {
+        self.changes.add(changes);
+        if self.changed.iter().filter(|(other, _)| *other == changes).count() < EXAMPLES {
+            self.changed.push((changes, Example { rowid, value: shown(cell), reason: "" }));
+        }
+    }
+
     fn fail(&mut self, cell: Cell<'_>, rowid: Option<i64>, reason: &'static str) {
         if let Cell::Text(text) = cell
             && let Ok(text) = std::str::from_utf8(text)
@@ -384,7 +489,7 @@ impl Trial {
 }
 
 impl Forms {
-    fn add(&mut self, form: Form, cell: Cell<'_>) {
+    fn add(&mut self, form: Form) {
         let count = match form {
             Form::Date => &mut self.dates,
             Form::Local => &mut self.local,
@@ -398,12 +503,6 @@ impl Forms {
             Form::Nanos => &mut self.counted[3],
         };
         *count += 1;
-        if let (Form::Local | Form::Offset, Cell::Text(text)) = (form, cell) {
-            let clock = text.trim_ascii().get(11..).unwrap_or_default();
-            let fraction = clock.iter().skip_while(|byte| !b".,".contains(byte)).skip(1);
-            let finer = fraction.take_while(|byte| byte.is_ascii_digit()).skip(6).any(|digit| *digit != b'0');
-            self.finer += u64::from(finer);
-        }
     }
 
     /// Returns the number of times that are numbers, or texts that consist of one number.
@@ -415,7 +514,7 @@ impl Forms {
 
 /// Returns the types that a column may become.
 fn candidates(facts: &ColumnFacts) -> Vec<Kind> {
-    let mut kinds = vec![Kind::Instant, Kind::Date, Kind::Jsonb, Kind::Boolean];
+    let mut kinds = vec![Kind::Instant, Kind::Date, Kind::Jsonb, Kind::Json, Kind::Boolean];
     kinds.extend([Kind::Whole(64), Kind::Double, Kind::Numeric(None)]);
     if let Some(Kind::Numeric(Some(bounds))) = declared(facts) {
         kinds.push(Kind::Numeric(Some(bounds)));

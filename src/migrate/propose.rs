@@ -2,17 +2,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, TimeZone};
+use chrono_tz::Tz;
 
+use super::changes::{ChangeCounts, Changes};
 use super::convert::{Converter, Kind};
 use super::ddl;
+use super::defaults::{self, Clock};
 use super::existing::ExistingSchema;
+use super::index_row;
 use super::plan::{
     CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
 };
-use super::profile::{ColumnProfile, Counted, DISTINCT, Example, TableProfile, Trial, declared};
+use super::profile::{ColumnProfile, Counted, DISTINCT, Example, LongRows, TableProfile, Trial, declared};
 use super::translate::{self, ColumnProperties};
+use crate::engine::postgres::schema::quote::ident;
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
+use crate::engine::sqlite::values::Cell;
 use crate::platform::error::one_line;
 
 /// The options for a proposal.
@@ -24,8 +30,8 @@ pub(crate) struct ProposeOptions {
     pub has_timescale: bool,
     /// True if objects are proposed that no file defines: hypertables and indexes for histories, indexes for JSON.
     pub proposes: bool,
-    /// True if times without an offset are UTC.
-    pub is_utc: bool,
+    /// The zone of times without an offset.
+    pub zone: Tz,
     /// True if names keep their upper-case letters, so that statements must quote them.
     pub keeps_case: bool,
 }
@@ -173,23 +179,27 @@ impl<'a> Draft<'a> {
     ) -> Self {
         let mut columns = Vec::new();
         let mut column_notes = Vec::new();
-        let (mut rejected, mut kinds) = (0u64, Vec::new());
+        let (mut rejected, mut kinds, mut notes) = (0u64, Vec::new(), Vec::new());
         let target_names = column_names(&facts.columns, options);
         let collations = translate::collations(&facts.sql);
         for ((column, profile), (name, why)) in facts.columns.iter().zip(&profile.columns).zip(target_names) {
             let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
             let chosen = choose(column, profile, is_rowid);
             let mut proposed = propose_column(column, profile, &chosen, is_rowid, options);
-            proposed.0.name = (name != column.name).then_some(name);
-            proposed.1.extend(why.map(str::to_owned));
+            proposed.plan.name = (name != column.name).then_some(name);
+            proposed.notes.extend(why.map(str::to_owned));
             if let Some(collation) = collations.get(&column.name.to_lowercase()) {
                 let collation = one_line(collation);
-                proposed.1.push(format!("COLLATE {collation} is not carried over: the target compares texts exactly"));
+                proposed
+                    .notes
+                    .push(format!("COLLATE {collation} is not carried over: the target compares texts exactly"));
             }
             rejected += profile.trial(chosen.kind).map_or(0, |trial| trial.failures);
             kinds.push(chosen.kind);
-            columns.push(proposed.0);
-            column_notes.push(proposed.1);
+            notes.extend(proposed.warnings.iter().map(|note| format!("{}: {note}", one_line(&column.name))));
+            proposed.notes.append(&mut proposed.warnings);
+            columns.push(proposed.plan);
+            column_notes.push(proposed.notes);
         }
         let plan = TablePlan {
             file: file.name.to_owned(),
@@ -209,7 +219,7 @@ impl<'a> Draft<'a> {
         };
         let proposal = Proposal {
             plan,
-            notes: Vec::new(),
+            notes,
             column_notes,
             options: Vec::new(),
             conflicts: Vec::new(),
@@ -247,12 +257,22 @@ impl<'a> Draft<'a> {
             self.proposal.notes.push(note);
             self.proposal.rejected += nulls;
         }
-        self.proposal.plan.primary_key = key;
         let table = self.proposal.plan.name.clone();
+        match self.long_rows(&key) {
+            Some(long) => {
+                let name = names.take(&table, &format!("{table}_key"));
+                self.index_by_digest(name, "the primary key", key, &long);
+            }
+            None => self.proposal.plan.primary_key = key,
+        }
         for index in self.facts.indexes.iter().filter(|index| index.origin == "u") {
             let columns: Option<Vec<String>> =
                 index.columns.iter().map(|(name, _)| self.target(name.as_deref()?)).collect();
             match columns {
+                Some(columns) if let Some(long) = self.long_rows(&columns) => {
+                    let name = names.take(&table, &format!("{table}_{}_key", columns.join("_")));
+                    self.index_by_digest(name, "a UNIQUE constraint", columns, &long);
+                }
                 Some(columns) => {
                     let name = names.take(&table, &format!("{table}_{}_key", columns.join("_")));
                     self.proposal.plan.uniques.push(UniquePlan { name, columns });
@@ -263,6 +283,57 @@ impl<'a> Draft<'a> {
                 }
             }
         }
+    }
+
+    /// Returns the rows that are too long for a btree index on columns of the target.
+    fn long_rows(&self, columns: &[String]) -> Option<LongRows> {
+        let place = |name: &String| self.proposal.plan.columns.iter().position(|column| column.target_name() == name);
+        let places: Vec<usize> = columns.iter().map(place).collect::<Option<_>>()?;
+        let has_values =
+            |place: &usize| matches!(self.kinds[*place], Kind::Text | Kind::Bytes | Kind::Jsonb | Kind::Json);
+        let found = self.profile.long_rows.iter().find(|long| long.columns == places)?;
+        has_values(&found.longest.0).then(|| found.clone())
+    }
+
+    /// Describes an index that a btree cannot hold.
+    fn too_long(&self, object: &str, columns: &[String], long: &LongRows) -> String {
+        let (place, bytes) = long.longest;
+        let row = long.rowid.map_or("a row".to_owned(), |rowid| format!("row {rowid}"));
+        format!(
+            "{object} ({}) is too long for an index in {} rows: {} in {row} has {bytes} bytes, which take {} bytes in the index, \
+             and a btree index of PostgreSQL holds at most {} bytes per row",
+            one_line(&columns.join(", ")),
+            long.rows,
+            one_line(&self.facts.columns[place].name),
+            long.bytes,
+            index_row::MAX_BYTES
+        )
+    }
+
+    /// Proposes a unique index on the digests of long columns in place of a key that a btree index cannot hold.
+    fn index_by_digest(&mut self, name: String, object: &str, columns: Vec<String>, long: &LongRows) {
+        let described = self.too_long(object, &columns, long);
+        let is_long = |column: &&String| {
+            let place = self.proposal.plan.columns.iter().position(|one| one.target_name() == column.as_str());
+            place.is_some_and(|place| matches!(self.kinds[place], Kind::Text | Kind::Bytes))
+        };
+        let digest: Vec<String> = columns.iter().filter(is_long).cloned().collect();
+        if digest.is_empty() {
+            self.proposal.notes.push(format!("{described}: the key is left out"));
+            return;
+        }
+        if object == "the primary key" {
+            for column in &mut self.proposal.plan.columns {
+                column.not_null |= columns.iter().any(|name| column.target_name() == name);
+            }
+        }
+        self.proposal.notes.push(format!(
+            "{described}: a unique index on the md5 digests of its texts is proposed instead, which foreign keys and \
+             ON CONFLICT ({}) cannot use",
+            one_line(&columns.join(", "))
+        ));
+        let index = IndexPlan { name, columns, digest, unique: true, ..IndexPlan::default() };
+        self.proposal.plan.indexes.push(index);
     }
 
     fn checks(&mut self, names: &mut Names) {
@@ -320,21 +391,39 @@ impl<'a> Draft<'a> {
             match condition {
                 Ok(condition) => {
                     let name = names.take(&table, &self.options.name(&index.name));
-                    self.proposal.plan.indexes.push(IndexPlan {
-                        name,
-                        descending: columns.iter().filter(|(_, down)| *down).map(|(name, _)| name.clone()).collect(),
-                        columns: columns.into_iter().map(|(name, _)| name).collect(),
-                        using: None,
-                        operator_class: None,
-                        condition,
-                        unique: index.unique,
-                    });
+                    let descending = columns.iter().filter(|(_, down)| *down).map(|(name, _)| name.clone()).collect();
+                    let columns = columns.into_iter().map(|(name, _)| name).collect();
+                    let (unique, rest) = (index.unique, IndexPlan::default());
+                    self.add_index(IndexPlan { name, descending, columns, condition, unique, ..rest });
                 }
                 Err(why) => {
                     self.proposal.notes.push(format!("the index {} is not carried over: {why}", one_line(&index.name)));
                 }
             }
         }
+    }
+
+    /// Proposes an index. If a btree index cannot hold its rows, it is replaced, or left out.
+    fn add_index(&mut self, mut index: IndexPlan) {
+        let Some(long) = self.long_rows(&index.columns) else {
+            self.proposal.plan.indexes.push(index);
+            return;
+        };
+        let object = format!("the index {}", one_line(&index.name));
+        if index.unique && index.condition.is_none() {
+            self.index_by_digest(index.name, &object, index.columns, &long);
+            return;
+        }
+        let described = self.too_long(&object, &index.columns, &long);
+        if index.columns.len() > 1 || index.unique {
+            self.proposal.notes.push(format!("{described}: it is left out"));
+            return;
+        }
+        self.proposal
+            .notes
+            .push(format!("{described}: a hash index is proposed instead, which finds equal values only"));
+        (index.using, index.descending) = (Some("hash".to_owned()), Vec::new());
+        self.proposal.plan.indexes.push(index);
     }
 
     /// Proposes the objects that queries on a time series need: a hypertable, and an index by key and time.
@@ -356,10 +445,7 @@ impl<'a> Draft<'a> {
                     name,
                     columns: vec![key.clone(), time.clone()],
                     descending: vec![time.clone()],
-                    using: None,
-                    operator_class: None,
-                    condition: None,
-                    unique: false,
+                    ..IndexPlan::default()
                 };
                 self.proposal.plan.indexes.push(index);
             }
@@ -400,9 +486,10 @@ impl<'a> Draft<'a> {
             }
         }
         let quoted = |name: &str| serde_json::to_string(name).unwrap_or_default();
+        let order = if time.contains(['"', ',']) { ident(&time) } else { time.clone() };
         let segment = key.map_or(String::new(), |key| format!("segment_by = [{}], ", quoted(&key)));
         self.proposal.options = vec![
-            format!("compress = {{ {segment}order_by = {}, after = \"30 days\" }}", quoted(&format!("{time} DESC"))),
+            format!("compress = {{ {segment}order_by = {}, after = \"30 days\" }}", quoted(&format!("{order} DESC"))),
             "retention = \"5 years\"".to_owned(),
         ];
         plan.hypertable = Some(HypertablePlan { time, interval: interval.to_owned(), compress: None, retention: None });
@@ -471,11 +558,9 @@ impl<'a> Draft<'a> {
             self.proposal.plan.indexes.push(IndexPlan {
                 name,
                 columns: vec![column],
-                descending: Vec::new(),
                 using: Some("gin".to_owned()),
                 operator_class: Some("jsonb_path_ops".to_owned()),
-                condition: None,
-                unique: false,
+                ..IndexPlan::default()
             });
         }
     }
@@ -559,7 +644,9 @@ fn foreign_key(
     let targets = |columns: &[ColumnPlan]| columns.iter().map(|column| column.target_name().to_owned()).collect();
     let (columns, referenced): (Vec<String>, Vec<String>) = (targets(&own), targets(&theirs));
     let set = |columns: &[String]| columns.iter().cloned().collect::<BTreeSet<_>>();
-    if !parent.keys().any(|key| set(key) == set(&referenced)) {
+    let by_digest =
+        |key: &[String]| parent.indexes.iter().any(|index| index.columns == key && !index.digest.is_empty());
+    if !parent.keys().any(|key| set(key) == set(&referenced) && !by_digest(key)) {
         return Err("the referenced columns are not unique".to_owned());
     }
     let action = |word: &str| Some(word.to_owned()).filter(|word| word != "NO ACTION");
@@ -606,9 +693,11 @@ pub(super) fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: boo
         return Kind::Boolean.into();
     }
     if likely(Kind::Jsonb) && (declared == Some(Kind::Jsonb) || structured(profile)) {
-        return Kind::Jsonb.into();
+        // jsonb would keep only the last value of a key that an object has twice.
+        let repeats = profile.trial(Kind::Jsonb).is_some_and(|trial| trial.changes.repeats > 0);
+        return if repeats { Kind::Json.into() } else { Kind::Jsonb.into() };
     }
-    if let Some(choice) = choose_time(facts, profile, declared) {
+    if let Some(choice) = choose_time(facts, profile) {
         return choice;
     }
     if let Some(bounded @ Kind::Numeric(_)) = declared {
@@ -677,15 +766,59 @@ fn is_boolean(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
         }
 }
 
-fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile, declared: Option<Kind>) -> Option<Choice> {
+/// Returns true if programs may have recorded these numbers as times since 1970. Numbers before 2000 alone are those of
+/// another epoch: SQLite is not older.
+fn is_plausible((earliest, latest): &(Counted, Counted)) -> bool {
+    earliest.time.as_str() >= "1979-01-01" && ("2000-01-01".."2101-01-01").contains(&latest.time.as_str())
+}
+
+fn is_named_time(facts: &ColumnFacts) -> bool {
+    matches!(declared(facts), Some(Kind::Instant | Kind::Date)) || is_time_name(&facts.name)
+}
+
+/// Asks about numbers that look like times by their column's name, but are not plausible as times since 1970. Names the
+/// epochs in which they are plausible.
+pub(super) fn epoch_question(facts: &ColumnFacts, profile: &ColumnProfile, kind: Kind) -> Option<String> {
+    let is_likely = profile.trial(Kind::Instant).is_some_and(|trial| trial.is_likely());
+    let (earliest, latest) = profile.counted.as_ref()?;
+    let is_odd = if kind.is_time() { !profile.counted.as_ref().is_none_or(is_plausible) } else { is_named_time(facts) };
+    if !is_likely || !is_odd || profile.forms.numbers() == 0 {
+        return None;
+    }
+    let (least, greatest) = profile.counts?;
+    let read = |number: Cell<'_>, epoch: Epoch| {
+        let mut time = Vec::new();
+        Converter::in_unit(Kind::Instant, epoch, Tz::UTC).write(number, &mut time).ok()?;
+        String::from_utf8(time).ok()
+    };
+    let plausible = Epoch::NAMES.iter().filter_map(|(epoch, name, description)| {
+        let (first, last) = (read(least, *epoch)?, read(greatest, *epoch)?);
+        let is_plausible = first.as_str() >= "1995-01-01" && ("2007-01-01".."2045-01-01").contains(&last.as_str());
+        is_plausible.then(|| format!("epoch = \"{name}\" ({description}): {first} to {last}"))
+    });
+    let plausible: Vec<String> = plausible.collect();
+    if plausible.is_empty() && declared(facts) != Some(Kind::Instant) && !kind.is_time() {
+        return None;
+    }
+    let zeros = if earliest.time.starts_with("1970-01-01 00:00:00+") { ", with 0" } else { "" };
+    let seen = format!(
+        "as times since 1970 its numbers are {} to {}{zeros}, which is not plausible",
+        earliest.time, latest.time
+    );
+    let effect = match kind.is_time() {
+        true => "the plan reads them so. If that is wrong, set",
+        false => "it stays a number. If these are times, set type = \"timestamptz\" with",
+    };
+    let epochs = if plausible.is_empty() { "their epoch".to_owned() } else { plausible.join(", or ") };
+    Some(format!("{seen}: {effect} {epochs}"))
+}
+
+fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile) -> Option<Choice> {
     let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
-    let is_named_time = matches!(declared, Some(Kind::Instant | Kind::Date)) || is_time_name(&facts.name);
+    let is_named_time = is_named_time(facts);
     let forms = &profile.forms;
     // Numbers are times only if the column's name or declaration says so, and if a program may have recorded such
     // times.
-    let is_plausible = |(earliest, latest): &(Counted, Counted)| {
-        earliest.time.as_str() >= "1979-01-01" && latest.time.as_str() < "2101-01-01"
-    };
     if forms.numbers() > 0 && (!is_named_time || !profile.counted.as_ref().is_none_or(is_plausible)) {
         return None;
     }
@@ -709,7 +842,7 @@ pub(super) fn unit(profile: &ColumnProfile) -> Epoch {
     let (Some((unit, count)), None) = (used.next(), used.next()) else { return Epoch::Auto };
     let is_same = |end: &Counted| {
         let mut time = Vec::new();
-        let read = Converter::counting(unit).write(end.number, &mut time);
+        let read = Converter::in_unit(Kind::Instant, unit, Tz::UTC).write(end.number, &mut time);
         read.is_ok() && time == end.time.as_bytes()
     };
     let ends = profile.counted.as_ref().filter(|_| count == forms.numbers());
@@ -720,8 +853,7 @@ fn is_time_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let words = ["time", "date", "timestamp", "datetime", "ts", "at", "created", "updated", "day", "epoch"];
     name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|part| words.contains(&part))
-        || name.ends_with("time")
-        || name.ends_with("date")
+        || ["time", "date", "timestamp", "_utc", "ticks"].iter().any(|end| name.ends_with(end))
 }
 
 /// Returns a type as it is written in the plan.
@@ -746,15 +878,24 @@ pub(super) fn written(kind: Kind) -> String {
     }
 }
 
+/// A column that is proposed.
+struct ProposedColumn {
+    plan: ColumnPlan,
+    /// Remarks for the plan's comments.
+    notes: Vec<String>,
+    /// Remarks for the plan's comments and for the console.
+    warnings: Vec<String>,
+}
+
 fn propose_column(
     facts: &ColumnFacts,
     profile: &ColumnProfile,
     choice: &Choice,
     is_rowid: bool,
     options: &ProposeOptions,
-) -> (ColumnPlan, Vec<String>) {
+) -> ProposedColumn {
     let kind = choice.kind;
-    let mut notes = vec![evidence(facts, profile)];
+    let mut notes = vec![evidence(facts, profile, kind, options.zone)];
     let trial = profile.trial(kind);
     let nulls: Vec<String> = match kind {
         Kind::Text => Vec::new(),
@@ -769,31 +910,30 @@ fn propose_column(
         notes.extend(null_texts(trial).filter(|_| kind != Kind::Text));
         notes.extend(failures(trial));
     }
-    if kind.is_time() && profile.forms.finer > 0 {
-        let finer = profile.forms.finer;
-        notes.push(format!("{finer} times have digits beyond microseconds, which are cut off"));
-    }
+    let mut warnings = changes(profile, kind, options.zone);
+    warnings.extend(epoch_question(facts, profile, kind));
     if facts.generated {
         notes.push("a generated column in the file: an ordinary column with the same values in the target".to_owned());
     }
-    let default = facts.default.as_deref().filter(|_| !is_rowid && !facts.generated);
-    let default = default.and_then(|default| match translate::default(default, kind) {
-        Ok(default) => {
-            let is_now = kind == Kind::Instant && default.as_deref() == Some("now()");
-            if is_now && !options.is_utc && profile.forms.local > 0 {
-                notes.push(
-                    "its default writes UTC in SQLite: if it wrote the times in the file, they need zone = \"UTC\""
-                        .to_owned(),
-                );
+    let mut default = None;
+    if let Some(sql) = facts.default.as_deref().filter(|_| !is_rowid && !facts.generated) {
+        match defaults::default(sql, defaults::Target { kind, epoch: choice.epoch, zone: options.zone }) {
+            Ok(carried) => {
+                notes.extend(carried.clock.and_then(|clock| clock_note(clock, profile, kind, options.zone)));
+                default = carried.sql;
             }
-            default
+            Err(why) => {
+                let note = format!("the default {} is not carried over: {why}", one_line(sql));
+                match not_null {
+                    true => warnings.push(format!(
+                        "{note}. The column is NOT NULL: give it a default in the plan, or every INSERT needs a value for it"
+                    )),
+                    false => notes.push(note),
+                }
+            }
         }
-        Err(why) => {
-            notes.push(format!("the default {} is not carried over: {why}", one_line(default)));
-            None
-        }
-    });
-    let column = ColumnPlan {
+    }
+    let plan = ColumnPlan {
         source: facts.name.clone(),
         name: None,
         target_type: written(kind),
@@ -804,7 +944,62 @@ fn propose_column(
         identity: is_rowid,
         default,
     };
-    (column, notes)
+    ProposedColumn { plan, notes, warnings }
+}
+
+/// Describes the values that fit a type but change, with some of their rows.
+pub(super) fn changes(profile: &ColumnProfile, kind: Kind, zone: Tz) -> Vec<String> {
+    let describe = |trial: &Trial| -> Vec<String> {
+        let sentences = trial.changes.sentences(zone).into_iter();
+        sentences.map(|(change, sentence)| format!("{sentence} ({})", places(trial, change))).collect()
+    };
+    if kind != Kind::Json {
+        return profile.trial(kind).map(describe).unwrap_or_default();
+    }
+    let Some(trial) = profile.trial(Kind::Jsonb).filter(|trial| trial.changes.repeats > 0) else { return Vec::new() };
+    let repeats = Changes { repeats: true, ..Changes::default() };
+    vec![format!(
+        "{} JSON values have an object with the same key twice ({}): the type json keeps both values, jsonb would keep only \
+         the last",
+        trial.changes.repeats,
+        places(trial, repeats)
+    )]
+}
+
+/// Names some of the rows whose values change in a way.
+fn places(trial: &Trial, change: Changes) -> String {
+    let is_same = |other: &Changes| {
+        let mut counts = ChangeCounts::default();
+        counts.add(*other);
+        counts.sentences(Tz::UTC).iter().any(|(one, _)| *one == change)
+    };
+    let examples = trial.changed.iter().filter(|(other, _)| is_same(other)).map(|(_, example)| {
+        let row = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
+        format!("{row}{}", example.value)
+    });
+    let examples: Vec<String> = examples.take(EXAMPLES).collect();
+    format!("such as {}", examples.join("; "))
+}
+
+/// The number of values that change and are shown.
+const EXAMPLES: usize = 3;
+
+/// Returns the remark on a default that writes times without an offset, if the plan reads the times of the file in
+/// another zone.
+fn clock_note(clock: Clock, profile: &ColumnProfile, kind: Kind, zone: Tz) -> Option<String> {
+    let has_local_times = kind == Kind::Instant && profile.forms.local > 0;
+    match clock {
+        _ if !has_local_times => None,
+        Clock::Utc if zone != Tz::UTC => Some(
+            "its default writes UTC in SQLite: if it wrote the times in the file, they need zone = \"UTC\"".to_owned(),
+        ),
+        Clock::Local if zone == Tz::UTC => Some(
+            "its default writes the local time of the machine in SQLite: if it wrote the times in the file, they need the \
+             zone of that machine"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 /// Names the texts that become NULL, if there are any.
@@ -832,7 +1027,7 @@ pub(super) fn failures(trial: &Trial) -> Option<String> {
 }
 
 /// Describes the values of a column in one line.
-pub(super) fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
+pub(super) fn evidence(facts: &ColumnFacts, profile: &ColumnProfile, kind: Kind, zone: Tz) -> String {
     let mut parts = Vec::new();
     let mut add = |count: u64, description: &str| {
         if count > 0 {
@@ -860,5 +1055,16 @@ pub(super) fn evidence(facts: &ColumnFacts, profile: &ColumnProfile) -> String {
         declared => format!("as {}", one_line(declared)),
     };
     let values = if parts.is_empty() { "no values".to_owned() } else { parts.join(", ") };
-    format!("declared {declared}; {values}")
+    let span = profile.span.as_ref().filter(|_| kind.is_time());
+    let span = span.map_or(String::new(), |(earliest, latest)| {
+        let day = |time: &str| {
+            let instant = NaiveDateTime::parse_from_str(time.get(..19)?, "%Y-%m-%d %H:%M:%S").ok()?;
+            Some(zone.from_utc_datetime(&instant).date_naive().to_string())
+        };
+        let shown = |time: &String| {
+            Some(time).filter(|_| kind == Kind::Date).and_then(|time| day(time)).unwrap_or(time.clone())
+        };
+        format!("; from {} to {}", shown(earliest), shown(latest))
+    });
+    format!("declared {declared}; {values}{span}")
 }

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use super::changes;
 use super::convert::Kind;
 use super::ddl;
 use super::existing;
@@ -134,7 +135,8 @@ impl Job<'_> {
         steps.foreign_keys(session)?;
         state::note_rows(session, &self.plan.id)?;
         steps.policies(session)?;
-        outcome.notes = state::steps(session, &self.plan.id)?.into_values().filter_map(|step| step.note).collect();
+        let steps = state::steps(session, &self.plan.id)?.into_iter().map(|(name, step)| (name, step.note)).collect();
+        outcome.notes = changes::notes_of_steps(self.plan, steps);
         outcome.unexpected = state::unexpected_rejects(session, self.plan)?;
         for one in watched {
             one.require_unchanged()?;
@@ -585,11 +587,14 @@ impl IndexTask {
     /// without it.
     fn make(&self, session: &mut Session, plan: &str) -> Result<()> {
         let Err(error) = do_step(session, plan, &self.step, &self.sql) else { return Ok(()) };
-        if self.is_required || !is_permanent(&error) {
+        // A key that the loaded rows violate ends the run. A key with values that are too long for an index does not:
+        // no row is wrong, and the key can be created in another way.
+        let is_too_long = session::sqlstate(&error).is_some_and(|state| state.starts_with("54"));
+        if (self.is_required && !is_too_long) || !is_permanent(&error) {
             return Err(error);
         }
         let note = format!(
-            "the {} was not created: {}. Create another index, or do without it: {}",
+            "the {} was not created: {}. Create another index, such as one on md5(COLUMN), or do without it: {}",
             one_line(&self.step),
             error.causes().join(": "),
             one_line(&self.sql)
@@ -678,15 +683,7 @@ impl<'a> Steps<'a> {
                     tasks.push_back(IndexTask::of_key(step, ddl::add_key(table, &name, kind, &columns)));
                     continue;
                 }
-                let index = IndexPlan {
-                    name: name.clone(),
-                    columns,
-                    descending: Vec::new(),
-                    using: None,
-                    operator_class: None,
-                    condition: None,
-                    unique: true,
-                };
+                let index = IndexPlan { name: name.clone(), columns, unique: true, ..IndexPlan::default() };
                 tasks.push_back(IndexTask::of_key(format!("index of {step}"), ddl::create_index(table, &index)));
                 attach.push((step, ddl::add_key_of_index(table, &name, kind)));
             }
@@ -721,7 +718,12 @@ impl<'a> Steps<'a> {
             task.make(session, plan)
         })?;
         let mut sessions = sessions;
+        let noted = state::steps(first(&mut sessions)?, &self.plan.id)?;
         for (step, sql) in attach {
+            // The index could not be created, as a note says.
+            if noted.get(&format!("index of {step}")).is_some_and(|step| step.note.is_some()) {
+                continue;
+            }
             self.once(first(&mut sessions)?, &step, &sql)?;
         }
         Ok(sessions)
@@ -818,8 +820,11 @@ impl<'a> Steps<'a> {
                         literal(&ddl::names(&compress.segment_by))
                     ));
                 }
-                if let Some(order) = &compress.order_by {
-                    options.push(format!("timescaledb.compress_orderby = {}", literal(order)));
+                let order = compress.order(table)?;
+                if !order.is_empty() {
+                    let order = order.iter().map(|(name, words)| format!("{} {words}", ident(name)));
+                    let order = order.collect::<Vec<_>>().join(", ");
+                    options.push(format!("timescaledb.compress_orderby = {}", literal(&order)));
                 }
                 let sql = format!("ALTER TABLE {} SET ({})", ddl::target(table), options.join(", "));
                 self.once(session, &format!("compression {shown}"), &sql)?;

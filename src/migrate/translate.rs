@@ -1,17 +1,16 @@
-//! Translates SQLite's conditions and defaults to PostgreSQL's SQL if they have the same meaning there.
+//! Translates SQLite's conditions to PostgreSQL's SQL if they have the same meaning there.
 //!
 //! A condition that may have another meaning is not carried over, and the reason is reported. A condition with a
 //! slightly different meaning would be noticed only when it does harm.
 
 use std::collections::HashMap;
 
-use super::convert::{Converter, Kind};
+use super::convert::Kind;
 use crate::engine::postgres::schema::quote::{ident, literal};
-use crate::engine::sqlite::values::Cell;
 
 /// A token of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Token {
+pub(super) enum Token {
     /// A bare name or keyword.
     Word(String),
     /// A name in quotes of any kind, without the quotes.
@@ -25,7 +24,7 @@ enum Token {
 }
 
 /// Splits SQL into tokens, each with the offset of its first byte. Comments are left out.
-fn tokens(sql: &str) -> Vec<(usize, Token)> {
+pub(super) fn tokens(sql: &str) -> Vec<(usize, Token)> {
     let bytes = sql.as_bytes();
     let mut found = Vec::new();
     let mut at = 0;
@@ -498,96 +497,6 @@ pub(super) fn collations(sql: &str) -> HashMap<String, String> {
     found
 }
 
-/// Translates a default to PostgreSQL's SQL. Returns `None` if it is NULL, or the reason why it cannot be translated.
-pub(super) fn default(sql: &str, kind: Kind) -> Result<Option<String>, String> {
-    let mut sql = sql.trim();
-    while let Some(inner) = sql.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
-        sql = inner.trim();
-    }
-    let tokens: Vec<Token> = tokens(sql).into_iter().map(|(_, token)| token).collect();
-    // Case does not matter in words, but it does in the letters of a format.
-    let spelled = |token: &Token| match token {
-        Token::Text(text) if text.contains('%') => format!("'{text}'"),
-        Token::Text(text) => format!("'{}'", text.to_lowercase()),
-        Token::Quoted(text) => format!("\"{text}\""),
-        Token::Word(text) | Token::Number(text) | Token::Mark(text) => text.to_lowercase(),
-    };
-    let bare: String = tokens.iter().map(spelled).collect();
-    let untranslatable = || Err("it may mean something else in PostgreSQL".to_owned());
-    match tokens.as_slice() {
-        [Token::Word(word)] if word.eq_ignore_ascii_case("null") => return Ok(None),
-        [Token::Word(word)] if word.eq_ignore_ascii_case("true") || word.eq_ignore_ascii_case("false") => {
-            let is_true = word.eq_ignore_ascii_case("true");
-            return default_value(Cell::Integer(i64::from(is_true)), kind);
-        }
-        [Token::Text(text)] | [Token::Quoted(text)] => return default_value(Cell::Text(text.as_bytes()), kind),
-        [Token::Number(number)] => return numeric(number, kind),
-        [Token::Mark(sign), Token::Number(number)] if sign == "-" || sign == "+" => {
-            return numeric(&format!("{sign}{number}"), kind);
-        }
-        _ => {}
-    }
-    let in_utc = |form: &str| Ok(Some(format!("to_char(now() AT TIME ZONE 'UTC', '{form}')")));
-    match bare.as_str() {
-        "current_timestamp" | "datetime('now')" | "strftime('%Y-%m-%d %H:%M:%S','now')" | "datetime()" => match kind {
-            Kind::Instant => Ok(Some("now()".to_owned())),
-            Kind::Text => in_utc("YYYY-MM-DD HH24:MI:SS"),
-            _ => untranslatable(),
-        },
-        "datetime('now','localtime')" => match kind {
-            Kind::Instant => Ok(Some("now()".to_owned())),
-            _ => untranslatable(),
-        },
-        "current_date" | "date('now')" | "date()" => match kind {
-            Kind::Date => Ok(Some("(now() AT TIME ZONE 'UTC')::date".to_owned())),
-            Kind::Instant => Ok(Some("date_trunc('day', now(), 'UTC')".to_owned())),
-            Kind::Text => in_utc("YYYY-MM-DD"),
-            _ => untranslatable(),
-        },
-        "strftime('%s','now')" | "unixepoch()" | "unixepoch('now')" | "cast(strftime('%s','now')asinteger)" => {
-            match kind {
-                Kind::Instant => Ok(Some("now()".to_owned())),
-                Kind::Whole(_) => Ok(Some("floor(extract(epoch FROM now()))::bigint".to_owned())),
-                _ => untranslatable(),
-            }
-        }
-        _ => untranslatable(),
-    }
-}
-
-fn numeric(text: &str, kind: Kind) -> Result<Option<String>, String> {
-    match text.parse::<i64>() {
-        Ok(number) => default_value(Cell::Integer(number), kind),
-        Err(_) => match text.parse::<f64>() {
-            Ok(number) if number.is_infinite() => Err("it is out of range".to_owned()),
-            Ok(number) => default_value(Cell::Real(number), kind),
-            Err(_) => Err("it is written differently in PostgreSQL".to_owned()),
-        },
-    }
-}
-
-/// Returns a value as a default of a type, or the reason why it cannot be one.
-fn default_value(cell: Cell<'_>, kind: Kind) -> Result<Option<String>, String> {
-    let mut out = Vec::new();
-    if kind.is_time() {
-        return Err("a fixed time is not supported as a default".to_owned());
-    }
-    Converter::of(kind, chrono_tz::UTC).write(cell, &mut out).map_err(|reason| reason.0.to_owned())?;
-    let text = String::from_utf8_lossy(&out).into_owned();
-    Ok(Some(match kind {
-        Kind::Boolean => if text == "t" { "true" } else { "false" }.to_owned(),
-        // NaN and Infinity must be quoted.
-        Kind::Double | Kind::Numeric(_) if text.ends_with(|last: char| last.is_ascii_alphabetic()) => literal(&text),
-        Kind::Whole(_) | Kind::Numeric(_) | Kind::Double => text,
-        // The converted text is escaped for COPY; the original text is needed here.
-        Kind::Text | Kind::Jsonb | Kind::Json => match cell {
-            Cell::Text(text) => literal(&String::from_utf8_lossy(text)),
-            _ => literal(&text),
-        },
-        _ => return Err("it is not a valid default for that type".to_owned()),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -694,30 +603,5 @@ mod tests {
         found.sort();
         let pair = |column: &str, collation: &str| (column.to_owned(), collation.to_owned());
         assert_eq!(found, [pair("a", "NOCASE"), pair("b c", "RTRIM")]);
-    }
-
-    #[test]
-    fn defaults_with_the_same_meaning_are_translated() {
-        let carried = |sql: &str, kind| default(sql, kind).unwrap().unwrap();
-        assert_eq!(carried("datetime('now')", Kind::Instant), "now()");
-        assert_eq!(carried("( CURRENT_TIMESTAMP )", Kind::Instant), "now()");
-        assert_eq!(carried("strftime('%s', 'now')", Kind::Whole(64)), "floor(extract(epoch FROM now()))::bigint");
-        assert_eq!(carried("1", Kind::Boolean), "true");
-        assert_eq!(carried("'it''s'", Kind::Text), "'it''s'");
-        assert_eq!(carried("'{}'", Kind::Jsonb), "'{}'");
-        assert_eq!(carried("-1.5", Kind::Numeric(None)), "-1.5");
-        assert_eq!(default("NULL", Kind::Text), Ok(None));
-        assert_eq!(carried("'inf'", Kind::Double), "'Infinity'");
-        assert_eq!(carried("'nan'", Kind::Numeric(None)), "'NaN'");
-        for sql in ["9e999", "-9e999"] {
-            assert!(default(sql, Kind::Double).is_err(), "{sql}");
-        }
-        // Seconds of the minute, and seconds since 1970.
-        assert!(default("strftime('%S', 'now')", Kind::Whole(64)).is_err());
-        assert!(default("strftime('%Y-%M-%d %H:%m:%S', 'now')", Kind::Instant).is_err());
-        assert_eq!(carried("STRFTIME('%Y-%m-%d %H:%M:%S', 'NOW')", Kind::Instant), "now()");
-        for (sql, kind) in [("'x'", Kind::Whole(64)), ("random()", Kind::Whole(64)), ("''", Kind::Instant)] {
-            assert!(default(sql, kind).is_err(), "{sql}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Writes a plan as the text that people edit, with the reasons for each choice as comments.
 
-use super::plan::{ColumnPlan, Epoch, Plan, Rejects, TablePlan};
+use super::plan::{ColumnPlan, Epoch, HypertablePlan, Plan, Rejects, TablePlan};
 use super::propose::Proposal;
 
 /// Returns a text as a TOML string in quotes.
@@ -139,6 +139,9 @@ fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
         if !one.descending.is_empty() {
             line.push_str(&format!(", descending = {}", list(&one.descending)));
         }
+        if !one.digest.is_empty() {
+            line.push_str(&format!(", digest = {}", list(&one.digest)));
+        }
         for (name, value) in [("using", &one.using), ("operator_class", &one.operator_class), ("where", &one.condition)]
         {
             if let Some(value) = value {
@@ -166,15 +169,19 @@ fn write_table(table: &TablePlan, proposal: &Proposal, out: &mut String) {
     };
     lines("foreign_keys", table.foreign_keys.iter().map(foreign).collect());
     if let Some(hypertable) = &table.hypertable {
-        out.push_str(&format!(
-            "\n[table.hypertable]\ntime = {}\ninterval = {}\n",
-            quoted(&hypertable.time),
-            quoted(&hypertable.interval)
-        ));
-        if !proposal.options.is_empty() {
-            out.push_str("# optional; chunks older than 'retention' are dropped permanently:\n");
-            proposal.options.iter().for_each(|line| out.push_str(&format!("# {line}\n")));
-        }
+        write_hypertable(hypertable, &proposal.options, out);
+    }
+}
+
+fn write_hypertable(hypertable: &HypertablePlan, options: &[String], out: &mut String) {
+    out.push_str(&format!(
+        "\n[table.hypertable]\ntime = {}\ninterval = {}\n",
+        quoted(&hypertable.time),
+        quoted(&hypertable.interval)
+    ));
+    if !options.is_empty() {
+        out.push_str("# optional; chunks older than 'retention' are dropped permanently:\n");
+        options.iter().for_each(|line| out.push_str(&format!("# {line}\n")));
     }
 }
 
@@ -187,14 +194,8 @@ fn column_line(column: &ColumnPlan) -> String {
     if let Some(zone) = column.zone {
         parts.push(format!("zone = {}", quoted(zone.name())));
     }
-    let unit = match column.epoch {
-        Epoch::Auto => None,
-        Epoch::S => Some("s"),
-        Epoch::Ms => Some("ms"),
-        Epoch::Us => Some("us"),
-        Epoch::Ns => Some("ns"),
-    };
-    parts.extend(unit.map(|unit| format!("epoch = {}", quoted(unit))));
+    let unit = Epoch::NAMES.iter().find(|(epoch, ..)| *epoch == column.epoch);
+    parts.extend(unit.map(|(_, name, _)| format!("epoch = {}", quoted(name))));
     if !column.nulls.is_empty() {
         parts.push(format!("nulls = {}", list(&column.nulls)));
     }

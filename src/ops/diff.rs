@@ -13,7 +13,7 @@ use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::id::SnapshotId;
-use crate::snapshots::manifest::{Manifest, Table, by_name};
+use crate::snapshots::manifest::{Manifest, Table, by_name, is_migration_note};
 
 /// Options of [`run`].
 #[derive(Clone, Debug, Default)]
@@ -195,6 +195,7 @@ fn schemas_are_equal(before: &Side, after: &Side, catalog: &Catalog, context: &C
 pub(crate) fn compare(before: &[Table], after: &[Table]) -> Vec<TableDiff> {
     let (old_tables, new_tables) = (by_name(before), by_name(after));
     let mut names: Vec<&String> = before.iter().chain(after).map(|table| &table.name).collect();
+    names.retain(|name| !is_migration_note(name));
     names.sort();
     names.dedup();
     let table_diff = |name: &String| {

@@ -118,6 +118,13 @@ pub struct Table {
     pub columns: Vec<Column>,
 }
 
+/// Returns true if a table, named with its schema, holds the notes that `migrate` makes in its target. They come with a
+/// migration and go with its rollback, so no comparison takes them for data.
+#[must_use]
+pub fn is_migration_note(name: &str) -> bool {
+    name.starts_with("lifeboat_migrate.") || name.starts_with("\"lifeboat_migrate\".")
+}
+
 impl Table {
     /// Returns a table of which only its name and the number of its rows are known.
     pub(super) fn with_rows(name: &str, rows: u64) -> Self {
@@ -135,11 +142,12 @@ impl Table {
         }
     }
 
-    /// Returns true if it is a user's table: not the storage of another table, not an internal table of SQLite, and not
-    /// rows computed from others. [`crate::snapshots::row_counts::RowCounts`] says which of them keep rows.
+    /// Returns true if it is a user's table: not the storage of another table, not an internal table of SQLite, no note
+    /// of a migration, and not rows computed from others. [`crate::snapshots::row_counts::RowCounts`] says which of them keep rows.
     #[must_use]
     pub fn is_of_user(&self) -> bool {
-        matches!(self.kind.as_str(), "table" | "hypertable" | "virtual") && !self.name.starts_with("sqlite_")
+        let is_kept = matches!(self.kind.as_str(), "table" | "hypertable" | "virtual");
+        is_kept && !self.name.starts_with("sqlite_") && !is_migration_note(&self.name)
     }
 
     /// Returns true if the rows are known to be those of another version of the table. The digest of a full-text index

@@ -10,7 +10,7 @@ use crate::engine::postgres::schema::provided;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Kind, Result, one_line};
-use crate::snapshots::manifest::Depth;
+use crate::snapshots::manifest::{Depth, is_migration_note};
 use crate::snapshots::row_counts::RowCounts;
 
 /// The time limit for one query.
@@ -264,6 +264,9 @@ impl Live for Database {
         let mut tables = BTreeMap::new();
         for relation in self.relations()?.iter().filter(|relation| relation.kind == "r") {
             let name = relation.qualified();
+            if is_migration_note(&name) {
+                continue;
+            }
             if !relation.readable {
                 return Err(Error::problem(format!("the role may not read {}", one_line(&name)))
                     .hint("grant it SELECT on the table, and USAGE on its schema"));

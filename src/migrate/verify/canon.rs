@@ -1,11 +1,14 @@
 //! Converts the values of both sides to one canonical form, so that equal values are equal bytes: values of the file by
 //! the plan's rules, values of the target from the server's output.
 
+use std::borrow::Cow;
+
 use chrono_tz::Tz;
 
 use super::json::{canonical, canonical_number, decimal};
 use super::times::{self, Time};
 use crate::engine::sqlite::values::Cell;
+use crate::migrate::changes::{ChangeCounts, Changes};
 use crate::migrate::convert::Kind;
 use crate::migrate::ddl;
 use crate::migrate::plan::{ColumnPlan, Epoch, TablePlan};
@@ -23,6 +26,8 @@ pub(super) struct Column {
     epoch: Epoch,
     nulls: Vec<String>,
     pub(super) refuses_null: bool,
+    /// The number of values of the file that are not exactly the same in the target.
+    pub(super) changes: std::cell::Cell<ChangeCounts>,
 }
 
 /// The limit up to which a real holds every whole number exactly.
@@ -38,7 +43,16 @@ impl Column {
             epoch: column.epoch,
             nulls: column.nulls.clone(),
             refuses_null: ddl::refuses_null(table, column),
+            changes: std::cell::Cell::default(),
         })
+    }
+
+    fn count(&self, changes: Changes) {
+        if !changes.is_none() {
+            let mut counts = self.changes.get();
+            counts.add(changes);
+            self.changes.set(counts);
+        }
     }
 
     /// Returns a value of the file in the form that the target should have, or `None` if it cannot be converted.
@@ -66,19 +80,31 @@ impl Column {
             }
             Kind::Numeric(bounds) => numeric(cell, text, bounds)?.into_bytes(),
             Kind::Boolean => boolean(cell, text)?.to_vec(),
-            Kind::Instant => micros(self.time(cell, text)?.micros)?,
-            Kind::Local => micros(self.time(cell, text)?.local)?,
+            Kind::Instant => {
+                let time = self.time(cell, text)?;
+                self.count(time.changes);
+                micros(time.micros)?
+            }
+            Kind::Local => {
+                let time = self.time(cell, text)?;
+                self.count(Changes { finer: time.changes.finer, ..Changes::default() });
+                micros(time.local)?
+            }
             Kind::Date => {
                 let time = self.time(cell, text)?;
                 let is_digits = text.is_none_or(|text| text.trim().bytes().all(|byte| byte.is_ascii_digit()));
                 let is_midnight = !is_digits && !time.has_offset && time.local.rem_euclid(86_400_000_000) == 0;
                 (time.is_date || is_midnight).then(|| micros(time.local))??
             }
-            Kind::Jsonb => canonical(&json_text(cell, text)?).ok()?.into_bytes(),
+            Kind::Jsonb => {
+                let canonical = canonical(&json_text(cell, text)?).ok()?;
+                self.count(Changes { repeats: canonical.repeats, ..Changes::default() });
+                canonical.text.into_bytes()
+            }
             Kind::Json => {
                 let text = json_text(cell, text)?;
                 serde_json::from_str::<serde::de::IgnoredAny>(&text).ok()?;
-                text.into_bytes()
+                text.into_owned().into_bytes()
             }
             Kind::Text | Kind::Other => plain(cell, text)?.into_bytes(),
             Kind::Bytes => match cell {
@@ -100,12 +126,18 @@ impl Column {
     }
 
     /// Converts a value from the server's output.
-    pub(super) fn of_target(&self, text: Option<&str>) -> Result<Canon> {
-        let Some(text) = text else { return Ok(None) };
+    pub(super) fn of_target(&self, value: Option<String>) -> Result<Canon> {
+        let Some(value) = value else { return Ok(None) };
+        // A long text is not copied.
+        if matches!(self.kind, Kind::Whole(_) | Kind::Boolean | Kind::Json | Kind::Text | Kind::Other) {
+            return Ok(Some(value.into_bytes()));
+        }
+        let text = value.as_str();
         let unreadable = || {
+            let start: String = text.chars().take(80).collect();
             Error::failed(format!(
                 "cannot read the server's value '{}' of the column {}",
-                one_line(text),
+                one_line(&start),
                 one_line(&self.name)
             ))
         };
@@ -121,10 +153,10 @@ impl Column {
                 Some(micros) => micros.to_string().into_bytes(),
                 None => text.as_bytes().to_vec(),
             },
-            Kind::Jsonb => canonical(text).map_err(|_| unreadable())?.into_bytes(),
+            Kind::Jsonb => canonical(text).map_err(|_| unreadable())?.text.into_bytes(),
             Kind::Bytes => hex::decode(text.trim_start_matches("\\x")).map_err(|_| unreadable())?,
             Kind::Uuid => text.replace('-', "").into_bytes(),
-            Kind::Whole(_) | Kind::Boolean | Kind::Json | Kind::Text | Kind::Other => text.as_bytes().to_vec(),
+            Kind::Whole(_) | Kind::Boolean | Kind::Json | Kind::Text | Kind::Other => value.into_bytes(),
         };
         Ok(Some(value))
     }
@@ -274,11 +306,11 @@ fn boolean(cell: Cell<'_>, text: Option<&str>) -> Option<&'static [u8]> {
     Some(if is_true { b"t" } else { b"f" })
 }
 
-fn json_text(cell: Cell<'_>, text: Option<&str>) -> Option<String> {
+fn json_text<'a>(cell: Cell<'_>, text: Option<&'a str>) -> Option<Cow<'a, str>> {
     match (cell, text) {
-        (Cell::Integer(number), _) => Some(number.to_string()),
-        (Cell::Real(number), _) if number.is_finite() => Some(format!("{number:?}")),
-        (_, Some(text)) => Some(text.to_owned()),
+        (Cell::Integer(number), _) => Some(number.to_string().into()),
+        (Cell::Real(number), _) if number.is_finite() => Some(format!("{number:?}").into()),
+        (_, Some(text)) => Some(text.into()),
         _ => None,
     }
 }

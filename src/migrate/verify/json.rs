@@ -5,16 +5,82 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InvalidJson;
 
-/// The greatest nesting depth of arrays and objects, the same as in loading.
-const DEPTH: usize = 127;
+/// The canonical form of a JSON text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Canonical {
+    pub(super) text: String,
+    /// True if an object has a key more than once; the last value is kept.
+    pub(super) repeats: bool,
+}
 
-/// Returns the canonical form of a JSON text.
-pub(super) fn canonical(text: &str) -> Result<String, InvalidJson> {
-    let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
-    let mut out = String::new();
-    parser.value(&mut out, 0)?;
+/// Returns the canonical form of a JSON text. Nesting may be of any depth.
+pub(super) fn canonical(text: &str) -> Result<Canonical, InvalidJson> {
+    let mut parser = Parser { bytes: text.as_bytes(), at: 0, out: String::with_capacity(text.len()), repeats: false };
+    let mut open: Vec<Open> = Vec::new();
+    loop {
+        // One value, or the beginning of an array or object.
+        if parser.value(&mut open)? {
+            continue;
+        }
+        // The ends of arrays and objects, and the next key.
+        while parser.after_value(&mut open)? {}
+        if open.is_empty() {
+            break;
+        }
+    }
     parser.space();
-    if parser.at == parser.bytes.len() { Ok(out) } else { Err(InvalidJson) }
+    if parser.at != parser.bytes.len() {
+        return Err(InvalidJson);
+    }
+    Ok(Canonical { text: parser.out, repeats: parser.repeats })
+}
+
+/// An array or object that is being read.
+enum Open {
+    Array,
+    Object(Object),
+}
+
+struct Object {
+    /// The position in the output of the first entry.
+    start: usize,
+    /// The entries so far: the ranges in the output of the key with its quotes, and of the value.
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    start: usize,
+    /// The position of the colon.
+    colon: usize,
+    end: usize,
+}
+
+impl Object {
+    /// Sorts the entries in the output as `jsonb` does, by the lengths of the keys and then by their bytes, and removes
+    /// all but the last of the entries with the same key. Returns true if there were such entries.
+    fn sort(&mut self, out: &mut String) -> bool {
+        let key = |entry: &Entry| (entry.colon - entry.start, &out.as_bytes()[entry.start..entry.colon]);
+        if self.entries.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])) {
+            return false;
+        }
+        // Equal keys stay in their order.
+        self.entries.sort_by(|one, other| key(one).cmp(&key(other)));
+        let (mut sorted, mut repeats) = (String::with_capacity(out.len() - self.start), false);
+        for (number, entry) in self.entries.iter().enumerate() {
+            if self.entries.get(number + 1).is_some_and(|next| key(next) == key(entry)) {
+                repeats = true;
+                continue;
+            }
+            if !sorted.is_empty() {
+                sorted.push(',');
+            }
+            sorted.push_str(&out[entry.start..entry.end]);
+        }
+        out.truncate(self.start);
+        out.push_str(&sorted);
+        repeats
+    }
 }
 
 /// A decimal number: its sign, its digits without leading and trailing zeros, and the number of digits before the
@@ -75,6 +141,8 @@ pub(super) fn canonical_number(text: &str) -> Option<String> {
 struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
+    out: String,
+    repeats: bool,
 }
 
 impl Parser<'_> {
@@ -90,96 +158,105 @@ impl Parser<'_> {
         is_next
     }
 
-    fn word(&mut self, word: &str, out: &mut String) -> Result<(), InvalidJson> {
+    fn word(&mut self, word: &str) -> Result<(), InvalidJson> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(InvalidJson);
         }
         self.at += word.len();
-        out.push_str(word);
+        self.out.push_str(word);
         Ok(())
     }
 
-    fn value(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
+    /// Reads a value. Returns true if an array or object was opened, and its first value is next.
+    fn value(&mut self, open: &mut Vec<Open>) -> Result<bool, InvalidJson> {
         self.space();
         match self.bytes.get(self.at).ok_or(InvalidJson)? {
-            b'n' => self.word("null", out),
-            b't' => self.word("true", out),
-            b'f' => self.word("false", out),
-            b'"' => {
-                let text = self.string()?;
-                write_string(&text, out);
-                Ok(())
+            b'n' => self.word("null")?,
+            b't' => self.word("true")?,
+            b'f' => self.word("false")?,
+            b'"' => self.string()?,
+            b'[' => {
+                self.at += 1;
+                self.space();
+                self.out.push('[');
+                if !self.take(b']') {
+                    open.push(Open::Array);
+                    return Ok(true);
+                }
+                self.out.push(']');
             }
-            b'[' | b'{' if depth >= DEPTH => Err(InvalidJson),
-            b'[' => self.list(out, depth),
-            b'{' => self.object(out, depth),
-            _ => self.number(out),
+            b'{' => {
+                self.at += 1;
+                self.space();
+                self.out.push('{');
+                if !self.take(b'}') {
+                    let mut object = Object { start: self.out.len(), entries: Vec::new() };
+                    self.key(&mut object)?;
+                    open.push(Open::Object(object));
+                    return Ok(true);
+                }
+                self.out.push('}');
+            }
+            _ => self.number()?,
         }
+        Ok(false)
     }
 
-    fn list(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
-        self.at += 1;
-        out.push('[');
+    /// Reads the comma after a value, with the next key, or one closing bracket. Returns true if a bracket was closed,
+    /// so that its own array or object goes on.
+    fn after_value(&mut self, open: &mut Vec<Open>) -> Result<bool, InvalidJson> {
+        let Some(innermost) = open.last_mut() else { return Ok(false) };
         self.space();
-        if self.take(b']') {
-            out.push(']');
-            return Ok(());
-        }
-        loop {
-            self.value(out, depth + 1)?;
-            self.space();
-            if self.take(b']') {
-                out.push(']');
-                return Ok(());
+        match innermost {
+            Open::Array => {
+                if self.take(b',') {
+                    self.out.push(',');
+                    return Ok(false);
+                }
+                if !self.take(b']') {
+                    return Err(InvalidJson);
+                }
+                self.out.push(']');
             }
-            if !self.take(b',') {
-                return Err(InvalidJson);
+            Open::Object(object) => {
+                if let Some(entry) = object.entries.last_mut() {
+                    entry.end = self.out.len();
+                }
+                if self.take(b',') {
+                    self.out.push(',');
+                    self.space();
+                    self.key(object)?;
+                    return Ok(false);
+                }
+                if !self.take(b'}') {
+                    return Err(InvalidJson);
+                }
+                self.repeats |= object.sort(&mut self.out);
+                self.out.push('}');
             }
-            out.push(',');
         }
+        open.pop();
+        Ok(true)
     }
 
-    fn object(&mut self, out: &mut String, depth: usize) -> Result<(), InvalidJson> {
-        self.at += 1;
-        let mut entries = std::collections::BTreeMap::new();
+    /// Reads a key of an object and the colon after it.
+    fn key(&mut self, object: &mut Object) -> Result<(), InvalidJson> {
+        if self.bytes.get(self.at) != Some(&b'"') {
+            return Err(InvalidJson);
+        }
+        let start = self.out.len();
+        self.string()?;
         self.space();
-        if !self.take(b'}') {
-            loop {
-                self.space();
-                if self.bytes.get(self.at) != Some(&b'"') {
-                    return Err(InvalidJson);
-                }
-                let key = self.string()?;
-                self.space();
-                if !self.take(b':') {
-                    return Err(InvalidJson);
-                }
-                let mut value = String::new();
-                self.value(&mut value, depth + 1)?;
-                entries.insert(key, value);
-                self.space();
-                if self.take(b'}') {
-                    break;
-                }
-                if !self.take(b',') {
-                    return Err(InvalidJson);
-                }
-            }
+        if !self.take(b':') {
+            return Err(InvalidJson);
         }
-        out.push('{');
-        for (number, (key, value)) in entries.iter().enumerate() {
-            if number > 0 {
-                out.push(',');
-            }
-            write_string(key, out);
-            out.push(':');
-            out.push_str(value);
-        }
-        out.push('}');
+        let colon = self.out.len();
+        self.out.push(':');
+        object.entries.push(Entry { start, colon, end: colon });
         Ok(())
     }
 
-    fn number(&mut self, out: &mut String) -> Result<(), InvalidJson> {
+    fn number(&mut self) -> Result<(), InvalidJson> {
         let start = self.at;
         self.take(b'-');
         let count = self.digits();
@@ -196,7 +273,8 @@ impl Parser<'_> {
             }
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).map_err(|_| InvalidJson)?;
-        out.push_str(&canonical_number(text).ok_or(InvalidJson)?);
+        let number = canonical_number(text).ok_or(InvalidJson)?;
+        self.out.push_str(&number);
         Ok(())
     }
 
@@ -206,37 +284,46 @@ impl Parser<'_> {
         count
     }
 
-    fn string(&mut self) -> Result<String, InvalidJson> {
+    /// Reads a string, and writes it with its quotes and with as few escapes as possible.
+    fn string(&mut self) -> Result<(), InvalidJson> {
         self.at += 1;
-        let mut out = Vec::new();
+        self.out.push('"');
         loop {
-            match *self.bytes.get(self.at).ok_or(InvalidJson)? {
+            let rest = self.bytes.get(self.at..).ok_or(InvalidJson)?;
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..=0x1f)).ok_or(InvalidJson)?;
+            self.out.push_str(std::str::from_utf8(&rest[..plain]).map_err(|_| InvalidJson)?);
+            self.at += plain;
+            match rest[plain] {
                 b'"' => {
                     self.at += 1;
-                    return String::from_utf8(out).map_err(|_| InvalidJson);
+                    self.out.push('"');
+                    return Ok(());
                 }
                 b'\\' => {
-                    let escape = *self.bytes.get(self.at + 1).ok_or(InvalidJson)?;
-                    self.at += 2;
-                    let letter = match escape {
-                        b'"' | b'\\' | b'/' => char::from(escape),
-                        b'b' => '\u{8}',
-                        b'f' => '\u{c}',
-                        b'n' => '\n',
-                        b'r' => '\r',
-                        b't' => '\t',
-                        b'u' => self.unicode()?,
-                        _ => return Err(InvalidJson),
-                    };
-                    out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+                    let letter = self.escape()?;
+                    if letter == '"' || letter == '\\' {
+                        self.out.push('\\');
+                    }
+                    self.out.push(letter);
                 }
-                byte if byte < 0x20 => return Err(InvalidJson),
-                byte => {
-                    out.push(byte);
-                    self.at += 1;
-                }
+                _ => return Err(InvalidJson),
             }
         }
+    }
+
+    fn escape(&mut self) -> Result<char, InvalidJson> {
+        let escape = *self.bytes.get(self.at + 1).ok_or(InvalidJson)?;
+        self.at += 2;
+        Ok(match escape {
+            b'"' | b'\\' | b'/' => char::from(escape),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => self.unicode()?,
+            _ => return Err(InvalidJson),
+        })
     }
 
     fn unit(&mut self) -> Result<u32, InvalidJson> {
@@ -267,17 +354,6 @@ impl Parser<'_> {
     }
 }
 
-fn write_string(text: &str, out: &mut String) {
-    out.push('"');
-    for letter in text.chars() {
-        if letter == '"' || letter == '\\' {
-            out.push('\\');
-        }
-        out.push(letter);
-    }
-    out.push('"');
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -285,8 +361,9 @@ mod tests {
 
     #[test]
     fn equal_values_have_one_form() {
-        let same =
-            |one: &str, other: &str| assert_eq!(canonical(one).unwrap(), canonical(other).unwrap(), "{one} {other}");
+        let same = |one: &str, other: &str| {
+            assert_eq!(canonical(one).unwrap().text, canonical(other).unwrap().text, "{one} {other}")
+        };
         same(r#"{"b": 1, "a": [1.0, 2e2]}"#, r#" {"a":[1,200],"b":1.00}"#);
         same(r#"{"a": 1, "a": 2}"#, r#"{"a": 2}"#);
         same(r#""\u8305\u53f0 \ud83d\ude00""#, "\"茅台 😀\"");
@@ -296,6 +373,13 @@ mod tests {
         {
             assert_eq!(canonical_number(text).unwrap(), canonical);
         }
+        assert!(canonical(r#"[{"a": 1, "b": {"\u0061": 1, "a": 2}}]"#).unwrap().repeats);
+        assert!(!canonical(r#"{"b": {"a": 1}, "a": [{"a": 1}, {"a": 1}]}"#).unwrap().repeats);
+        let nested = canonical(r#"{"long": {"z": 1, "y": [{}, {"q": 0, "p": ""}]}, "b": [], "long": [2]}"#).unwrap();
+        assert_eq!(nested.text, r#"{"b":[],"long":[2]}"#);
+        let deep = format!("{}1{}", "[{\"a\":".repeat(100_000), "}]".repeat(100_000));
+        assert_eq!(canonical(&deep).unwrap().text, deep);
+        assert!(canonical(&deep[..deep.len() - 1]).is_err());
         assert!(canonical_number("1e9223372036854775807").is_none());
         assert!(canonical_number("1.2.3").is_none() && canonical_number("").is_none());
         for (one, other) in
@@ -303,9 +387,25 @@ mod tests {
         {
             assert_ne!(canonical(one), canonical(other), "{one} {other}");
         }
-        for text in
-            ["", "{", "{'a':1}", "[1,]", "01", "1.", "nul", "\"\\u0000\"", "\"\\ud800\"", "\"\\udc00\"", "NaN", "1 2"]
-        {
+        for text in [
+            "",
+            "{",
+            "{'a':1}",
+            "[1,]",
+            "01",
+            "1.",
+            "nul",
+            "{\"a\" 1}",
+            "{\"a\":1,}",
+            "[1 2]",
+            "]",
+            "{\"a\":1]",
+            "\"\\u0000\"",
+            "\"\\ud800\"",
+            "\"\\udc00\"",
+            "NaN",
+            "1 2",
+        ] {
             assert!(canonical(text).is_err(), "{text}");
         }
     }

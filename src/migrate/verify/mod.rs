@@ -7,15 +7,17 @@
 mod canon;
 mod json;
 mod shape;
+mod shown;
 mod times;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::Xxh3;
 
 use self::canon::{Canon, Column};
+use super::changes;
 use super::ddl;
 use super::plan::{Plan, TablePlan};
 use super::state::{self, SCHEMA, Unexpected};
@@ -160,7 +162,7 @@ pub(crate) fn verify(
         verdict.add_all(options, shape);
         let columns: Vec<Column> =
             table.columns.iter().map(|column| Column::new(table, column, plan.zone)).collect::<Result<_>>()?;
-        let comparison = Comparison { table, columns, sources, options, progress };
+        let comparison = Comparison { plan, table, columns, sources, options, progress };
         comparison.run(&mut session, &mut verdict)?;
     }
     progress.finish();
@@ -268,14 +270,27 @@ const PARTS: u64 = 1 << 14;
 /// The number of rows of each side that are kept in memory at once.
 const ROWS_IN_MEMORY: u64 = 20_000;
 
+/// The number of bytes of both sides that are kept in memory at once, if a part does not have more.
+const BYTES_IN_MEMORY: u64 = 64 << 20;
+
 /// The sum of a part's rows.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Sum {
     rows: u64,
+    bytes: u64,
     hash: u128,
 }
 
+impl Sum {
+    fn add(&mut self, values: &[Canon]) {
+        self.rows += 1;
+        self.bytes += size(values);
+        self.hash = self.hash.wrapping_add(hash(values));
+    }
+}
+
 struct Comparison<'a> {
+    plan: &'a Plan,
     table: &'a TablePlan,
     columns: Vec<Column>,
     sources: Vec<Source<'a>>,
@@ -303,17 +318,13 @@ impl Comparison<'_> {
         for source in &self.sources {
             self.read_source(source, verdict, &mut |_, values| {
                 expected += 1;
-                let sum = &mut sums[part(&values, &key) as usize].0;
-                sum.rows += 1;
-                sum.hash = sum.hash.wrapping_add(hash(&values));
+                sums[part(&values, &key) as usize].0.add(&values);
             })?;
         }
         let mut actual = 0u64;
         self.for_each_target_row(session, &self.all(), &mut |values| {
             actual += 1;
-            let sum = &mut sums[part(&values, &key) as usize].1;
-            sum.rows += 1;
-            sum.hash = sum.hash.wrapping_add(hash(&values));
+            sums[part(&values, &key) as usize].1.add(&values);
             Ok(())
         })?;
         let count = verdict.tables.len() - self.sources.len();
@@ -324,13 +335,16 @@ impl Comparison<'_> {
         let mut differing: Vec<usize> = (0..sums.len()).filter(|part| sums[*part].0 != sums[*part].1).collect();
         // Both sides are read again for some parts at a time, until the limit of reported differences is reached.
         while !differing.is_empty() && verdict.more == 0 {
-            let mut row_count = 0;
+            let (mut row_count, mut byte_count) = (0, 0);
             let mut chosen = BTreeSet::new();
             differing.retain(|part| {
                 let rows = sums[*part].0.rows.max(sums[*part].1.rows);
-                let fits = chosen.is_empty() || row_count + rows <= ROWS_IN_MEMORY;
+                let bytes = sums[*part].0.bytes + sums[*part].1.bytes;
+                let is_small = row_count + rows <= ROWS_IN_MEMORY && byte_count + bytes <= BYTES_IN_MEMORY;
+                let fits = chosen.is_empty() || is_small;
                 if fits {
                     row_count += rows;
+                    byte_count += bytes;
                     chosen.insert(*part as u64);
                 }
                 !fits
@@ -367,7 +381,7 @@ impl Comparison<'_> {
             let mut values = Vec::with_capacity(self.columns.len());
             for (field, column) in line.split(|byte| *byte == b'\t').zip(&self.columns) {
                 let text = unescape(field)?;
-                values.push(column.of_target(text.as_deref())?);
+                values.push(column.of_target(text)?);
             }
             if values.len() != self.columns.len() {
                 return Err(Error::failed("the server returned a row with a wrong number of columns"));
@@ -431,6 +445,9 @@ impl Comparison<'_> {
             let table = shown.clone();
             verdict.add(self.options, Difference { table, kind: "reject", message, ..Difference::default() });
         }
+        let counts = source.columns.iter().zip(&source.plan.columns);
+        let changes = counts.map(|((_, column), plan)| (plan.source.clone(), column.changes.take())).collect();
+        verdict.notes.extend(changes::remarks(self.plan, source.plan, &changes));
         let rejected = rejected + unknown_rejects;
         verdict.tables.push(TableVerdict { source: from, target: shown, rows: 0, rejected });
         Ok(())
@@ -546,12 +563,14 @@ impl Comparison<'_> {
             if source == target || self.is_same_for_the_server(session, column, source, target)? {
                 continue;
             }
-            let (source, target) = (short(&column.shown(source)), short(&column.shown(target)));
-            let shown_key = self.shown_key(key_values, key);
+            let (source, target) = shown::both(column, source, target);
+            let (shown_key, key_in_sentence) = self.shown_key(key_values, key);
             let message = format!(
-                "{}: in the row ({shown_key}), {} is {target}, but should be {source}",
+                "{}: in the row ({key_in_sentence}), {} is {}, but should be {}",
                 self.table.shown_target(),
-                one_line(&column.name)
+                one_line(&column.name),
+                target.in_sentence,
+                source.in_sentence
             );
             let difference = Difference {
                 table: self.table.shown_target(),
@@ -559,8 +578,8 @@ impl Comparison<'_> {
                 key: Some(shown_key),
                 rowid: row.rowid,
                 column: Some(column.name.clone()),
-                source: Some(source),
-                target: Some(target),
+                source: Some(source.plain),
+                target: Some(target.plain),
                 message,
             };
             verdict.add(self.options, difference);
@@ -588,15 +607,17 @@ impl Comparison<'_> {
         Ok(same.unwrap_or(false))
     }
 
-    fn shown_key(&self, key_values: &[Canon], key: &[usize]) -> String {
-        let parts = key.iter().zip(key_values).map(|(place, value)| short(&self.columns[*place].shown(value)));
-        parts.collect::<Vec<_>>().join(", ")
+    /// Returns a key alone, and as it stands in a sentence.
+    fn shown_key(&self, key_values: &[Canon], key: &[usize]) -> (String, String) {
+        let parts = key.iter().zip(key_values).map(|(place, value)| shown::one(&self.columns[*place], value));
+        let (plain, in_sentence): (Vec<_>, Vec<_>) = parts.map(|part| (part.plain, part.in_sentence)).unzip();
+        (plain.join(", "), in_sentence.join(", "))
     }
 
     fn missing(&self, key_values: &[Canon], key: &[usize], row: &CountedRow) -> Difference {
-        let shown_key = self.shown_key(key_values, key);
+        let (shown_key, key_in_sentence) = self.shown_key(key_values, key);
         let place = row.rowid.map_or(String::new(), |rowid| format!(" (row {rowid} of the file)"));
-        let message = format!("{}: the row ({shown_key}){place} is missing", self.table.shown_target());
+        let message = format!("{}: the row ({key_in_sentence}){place} is missing", self.table.shown_target());
         Difference {
             table: self.table.shown_target(),
             kind: "missing",
@@ -608,9 +629,9 @@ impl Comparison<'_> {
     }
 
     fn unexpected(&self, key_values: &[Canon], key: &[usize]) -> Difference {
-        let shown_key = self.shown_key(key_values, key);
+        let (shown_key, key_in_sentence) = self.shown_key(key_values, key);
         let from = self.sources.iter().map(|source| source.plan.shown_source()).collect::<Vec<_>>().join(", ");
-        let message = format!("{}: the row ({shown_key}) does not exist in {from}", self.table.shown_target());
+        let message = format!("{}: the row ({key_in_sentence}) does not exist in {from}", self.table.shown_target());
         Difference {
             table: self.table.shown_target(),
             kind: "unexpected",
@@ -669,52 +690,51 @@ fn count_differs(table: &str, expected: u64, actual: u64) -> Difference {
     }
 }
 
-/// Returns a value for messages: shortened and on one line.
-fn short(text: &str) -> String {
-    const MAX_CHARS: usize = 80;
-    let text = one_line(text);
-    if text.chars().count() <= MAX_CHARS {
-        return text;
-    }
-    format!("{}...", text.chars().take(MAX_CHARS).collect::<String>())
-}
-
-/// Encodes values with their lengths, so that different rows have different encodings.
-fn encode(values: &[&Canon]) -> Vec<u8> {
-    let mut out = Vec::new();
+/// Hashes values with their lengths, so that different rows have different hashes.
+fn digest<'a>(values: impl Iterator<Item = &'a Canon>) -> Xxh3 {
+    let mut hasher = Xxh3::new();
     for value in values {
         match value {
-            None => out.push(0),
+            None => hasher.update(&[0]),
             Some(bytes) => {
-                out.push(1);
-                out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-                out.extend_from_slice(bytes);
+                hasher.update(&[1]);
+                hasher.update(&(bytes.len() as u64).to_le_bytes());
+                hasher.update(bytes);
             }
         }
     }
-    out
+    hasher
 }
 
 fn hash(values: &[Canon]) -> u128 {
-    xxh3_128(&encode(&values.iter().collect::<Vec<_>>()))
+    digest(values.iter()).digest128()
 }
 
 /// Returns the part to which a row belongs, by its key.
 fn part(values: &[Canon], key: &[usize]) -> u64 {
-    xxh3_64(&encode(&key.iter().map(|place| &values[*place]).collect::<Vec<_>>())) % PARTS
+    digest(key.iter().map(|place| &values[*place])).digest() % PARTS
+}
+
+/// Returns the bytes of a row's values.
+fn size(values: &[Canon]) -> u64 {
+    values.iter().map(|value| 32 + value.as_ref().map_or(0, |bytes| bytes.len() as u64)).sum()
 }
 
 /// Passes every line of a query's COPY output to `visit`, without the line end.
 fn copy_lines(session: &mut Session, query: &str, visit: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let mut received = 0u64;
+    // The beginning of a long line, which has no end yet, is searched only once.
+    let mut searched = 0;
     let (rest, sent) = session.copy_out(&format!("COPY ({query}) TO STDOUT"), Vec::new(), |buffer| {
         let mut start = 0;
-        while let Some(end) = memchr::memchr(b'\n', &buffer[start..]) {
+        while let Some(end) = memchr::memchr(b'\n', &buffer[searched..]) {
             received += 1;
-            visit(&buffer[start..start + end])?;
-            start += end + 1;
+            visit(&buffer[start..searched + end])?;
+            start = searched + end + 1;
+            searched = start;
         }
         buffer.drain(..start);
+        searched = buffer.len();
         Ok(())
     })?;
     let mut rest = rest.as_slice();

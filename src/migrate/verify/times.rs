@@ -3,9 +3,12 @@
 //!
 //! A time is microseconds since 1970 in UTC; further digits are cut off, as in loading.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::Tz;
 
+use crate::migrate::changes::Changes;
 use crate::migrate::plan::Epoch;
 
 const SECOND: i64 = 1_000_000;
@@ -22,6 +25,8 @@ pub(super) struct Time {
     pub(super) is_date: bool,
     /// True if it does not depend on the zone, because it has an offset or is a counted number.
     pub(super) has_offset: bool,
+    /// The differences between the instant and the value in the file.
+    pub(super) changes: Changes,
 }
 
 /// Returns the days from 1970 to a date of the Gregorian calendar, or `None` if the date does not exist.
@@ -54,7 +59,7 @@ fn offset_at(zone: Tz, seconds: i64) -> Option<i64> {
 
 /// Returns the instant of a local clock time. If it occurs twice, returns the earlier instant. If it is skipped,
 /// returns the earlier of the two possible readings.
-fn instant(local_seconds: i64, zone: Tz) -> Option<i64> {
+fn instant(local_seconds: i64, zone: Tz) -> Option<(i64, Changes)> {
     let before = offset_at(zone, local_seconds - DAY - 14 * 3600)?;
     let after = offset_at(zone, local_seconds + DAY + 14 * 3600)?;
     let mut offsets = vec![before, after];
@@ -62,20 +67,21 @@ fn instant(local_seconds: i64, zone: Tz) -> Option<i64> {
     for hours in (-26..=26).step_by(1) {
         offsets.push(offset_at(zone, local_seconds + hours * 3600)?);
     }
-    let holds = offsets.iter().filter(|offset| offset_at(zone, local_seconds - **offset) == Some(**offset));
-    if let Some(greatest) = holds.max() {
-        return Some(local_seconds - greatest);
+    let is_valid = |offset: &i64| offset_at(zone, local_seconds - offset) == Some(*offset);
+    let valid: BTreeSet<i64> = offsets.into_iter().filter(is_valid).collect();
+    if let Some(greatest) = valid.last() {
+        return Some((local_seconds - greatest, Changes { twice: valid.len() > 1, ..Changes::default() }));
     }
     let day_before = offset_at(zone, local_seconds - DAY - offset_at(zone, local_seconds - DAY)?)?;
     let day_after = offset_at(zone, local_seconds + DAY - offset_at(zone, local_seconds + DAY)?)?;
-    Some(local_seconds - day_before.max(day_after))
+    Some((local_seconds - day_before.max(day_after), Changes { skipped: true, ..Changes::default() }))
 }
 
 /// Returns a clock time, in a zone or with an offset, as a time.
 fn time(days: i64, second_of_day: i64, micros: i64, offset: Option<i64>, zone: Tz, is_date: bool) -> Option<Time> {
     let local_seconds = days * DAY + second_of_day;
-    let seconds = match offset {
-        Some(offset) => local_seconds - offset,
+    let (seconds, changes) = match offset {
+        Some(offset) => (local_seconds - offset, Changes::default()),
         None => instant(local_seconds, zone)?,
     };
     let shift = offset_at(zone, seconds)?;
@@ -85,22 +91,46 @@ fn time(days: i64, second_of_day: i64, micros: i64, offset: Option<i64>, zone: T
         local: local * SECOND + micros,
         is_date,
         has_offset: offset.is_some(),
+        changes,
     })
 }
 
 /// Converts a number of microseconds since 1970 to a time.
 fn counted(micros: i64, zone: Tz) -> Option<Time> {
     let shift = offset_at(zone, micros.div_euclid(SECOND))?;
-    Some(Time { micros, local: micros.checked_add(shift * SECOND)?, is_date: false, has_offset: true })
+    let local = micros.checked_add(shift * SECOND)?;
+    Some(Time { micros, local, is_date: false, has_offset: true, changes: Changes::default() })
+}
+
+/// Converts a whole number of units of which a microsecond has `per_micro` to a time. Parts of a microsecond are cut.
+fn counted_finely(number: i64, per_micro: i64, since: i64, zone: Tz) -> Option<Time> {
+    let time = counted(number.div_euclid(per_micro).checked_add(since)?, zone)?;
+    Some(Time { changes: Changes { finer: number.rem_euclid(per_micro) != 0, ..time.changes }, ..time })
+}
+
+/// Returns the instant from which numbers count, as microseconds since 1970.
+fn first_instant(epoch: Epoch) -> Option<i64> {
+    let year = match epoch {
+        Epoch::Auto | Epoch::S | Epoch::Ms | Epoch::Us | Epoch::Ns => 1970,
+        Epoch::Apple | Epoch::AppleNs => 2001,
+        Epoch::Webkit | Epoch::Filetime => 1601,
+        Epoch::Dotnet => 1,
+    };
+    Some(days(year, 1, 1)? * DAY * SECOND)
 }
 
 /// Converts a whole number to a time.
 pub(super) fn of_whole(number: i64, epoch: Epoch, zone: Tz) -> Option<Time> {
+    let since = first_instant(epoch)?;
     match epoch {
+        Epoch::Apple => return counted(number.checked_mul(SECOND)?.checked_add(since)?, zone),
+        Epoch::Webkit => return counted(number.checked_add(since)?, zone),
+        Epoch::AppleNs => return counted_finely(number, 1000, since, zone),
+        Epoch::Filetime | Epoch::Dotnet => return counted_finely(number, 10, since, zone),
         Epoch::S => return counted(number.checked_mul(SECOND)?, zone),
         Epoch::Ms => return counted(number.checked_mul(1000)?, zone),
         Epoch::Us => return counted(number, zone),
-        Epoch::Ns => return counted(number.div_euclid(1000), zone),
+        Epoch::Ns => return counted_finely(number, 1000, 0, zone),
         Epoch::Auto => {}
     }
     let date = |number: i64| days(number / 10_000, number / 100 % 100, number % 100);
@@ -121,7 +151,7 @@ pub(super) fn of_whole(number: i64, epoch: Epoch, zone: Tz) -> Option<Time> {
         ..100_000_000_000 => counted(number.checked_mul(SECOND)?, zone),
         100_000_000_000..100_000_000_000_000 => counted(number.checked_mul(1000)?, zone),
         100_000_000_000_000..100_000_000_000_000_000 => counted(number, zone),
-        _ => counted(number.div_euclid(1000), zone),
+        _ => counted_finely(number, 1000, 0, zone),
     }
 }
 
@@ -131,15 +161,13 @@ pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
         return None;
     }
     let micros = match epoch {
-        Epoch::S | Epoch::Ms | Epoch::Us | Epoch::Ns if number == number.trunc() => {
-            return of_whole(number as i64, epoch, zone);
-        }
-        Epoch::S => (number * 1e6).round(),
-        Epoch::Ms => (number * 1e3).round(),
-        Epoch::Us => number.round(),
-        Epoch::Ns => (number / 1e3).round(),
         Epoch::Auto if (2_400_000.0..=2_500_000.0).contains(&number) => ((number - 2_440_587.5) * 86_400e6).round(),
-        Epoch::Auto if number == number.trunc() => return of_whole(number as i64, epoch, zone),
+        _ if number == number.trunc() => return of_whole(number as i64, epoch, zone),
+        Epoch::S | Epoch::Apple => (number * 1e6).round(),
+        Epoch::Ms => (number * 1e3).round(),
+        Epoch::Us | Epoch::Webkit => number.round(),
+        Epoch::Ns | Epoch::AppleNs => (number / 1e3).round(),
+        Epoch::Filetime | Epoch::Dotnet => (number / 10.0).round(),
         Epoch::Auto => {
             let size = number.abs();
             // Greater numbers have no fraction.
@@ -153,7 +181,7 @@ pub(super) fn of_real(number: f64, epoch: Epoch, zone: Tz) -> Option<Time> {
             (number * factor).round()
         }
     };
-    if micros.abs() > 9e18 { None } else { counted(micros as i64, zone) }
+    if micros.abs() > 9e18 { None } else { counted((micros as i64).checked_add(first_instant(epoch)?)?, zone) }
 }
 
 /// Parses a text as a time.
@@ -204,7 +232,7 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
     let (hour, rest) = number(rest.strip_prefix(['T', 't', ' '])?, 2)?;
     let with_colons = rest.starts_with(':');
     let (minute, mut rest) = number(rest.strip_prefix(':').unwrap_or(rest), 2)?;
-    let (mut second, mut micros) = (0, 0);
+    let (mut second, mut micros, mut is_finer) = (0, 0, false);
     let next = if with_colons {
         rest.strip_prefix(':')
     } else {
@@ -218,6 +246,7 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
                 return None;
             }
             micros = format!("{:0<6}", &fraction[..count.min(6)]).parse().ok()?;
+            is_finer = fraction[..count].bytes().skip(6).any(|digit| digit != b'0');
             rest = &fraction[count..];
         }
     }
@@ -230,7 +259,8 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
         return None;
     }
     let clock = hour % 24 * 3600 + minute * 60 + second;
-    time(days, clock, micros, offset(rest)?, zone, false)
+    let time = time(days, clock, micros, offset(rest)?, zone, false)?;
+    Some(Time { changes: Changes { finer: is_finer, ..time.changes }, ..time })
 }
 
 /// Parses the offset at the end of a text, in seconds. Returns `Some(None)` if there is none, and `None` if the text is

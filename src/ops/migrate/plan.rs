@@ -13,8 +13,9 @@ use crate::engine::postgres::wire::session::Session;
 use crate::engine::postgres::wire::settings;
 use crate::engine::sqlite::schema::{ColumnFacts, SchemaFacts, TableFacts};
 use crate::engine::sqlite::values::Reader;
+use crate::migrate::collisions::{self, MergedTable};
 use crate::migrate::existing::ExistingSchema;
-use crate::migrate::plan::{FORMAT, Rejects, SourceFile};
+use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile};
 use crate::migrate::profile::{self, ColumnTarget, TableProfile};
 use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
 use crate::migrate::{Plan, adopt, rehearse, run, write};
@@ -78,11 +79,11 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
         schema: options.schema.clone(),
         has_timescale: server.has_timescale,
         proposes: !options.no_proposals,
-        is_utc: zone == Tz::UTC,
+        zone,
         keeps_case: options.keep_case,
     };
     let mut proposals = propose(&inspected, &propose_options, &server.existing);
-    let mut differences = clashes(&mut proposals);
+    let mut differences = clashes(&mut proposals, &inputs, zone)?;
     let notes: Vec<(String, Vec<String>)> =
         inspected.iter().map(|one| (one.file.name.clone(), not_carried_over(&one.schema))).collect();
     let plan = Plan {
@@ -324,19 +325,32 @@ fn local_time_columns(profile: &TableProfile) -> usize {
     profile.columns.iter().filter(|column| column.forms.local > 0).count()
 }
 
-/// Returns the tables that would become one table, and adds a note on each to the plan.
-fn clashes(proposals: &mut [Proposal]) -> Vec<serde_json::Value> {
+/// Returns the tables that would become one table, and those with too many columns, and adds a note on each to the plan.
+fn clashes(proposals: &mut [Proposal], inputs: &Inputs, zone: Tz) -> Result<Vec<serde_json::Value>> {
     let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for proposal in proposals.iter() {
         targets.entry(proposal.plan.shown_target()).or_default().push(proposal.plan.shown_source());
     }
     let mut found = Vec::new();
     for (target, sources) in targets.into_iter().filter(|(_, sources)| sources.len() > 1) {
-        let message = format!("{} would all become {target}", sources.join(", "));
+        let same = proposals.iter().filter(|proposal| proposal.plan.shown_target() == target);
+        let tables: Vec<MergedTable<'_>> =
+            same.map(|one| MergedTable { plan: &one.plan, path: &inputs.files[&one.plan.file] }).collect();
+        let collisions = match collisions::sentences(&tables, zone)?.join("; ") {
+            none if none.is_empty() => "no rows have the same key".to_owned(),
+            some => some,
+        };
+        let message = format!("{} would all become {target} (if they are merged: {collisions})", sources.join(", "));
         for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.shown_target() == target) {
             proposal.notes.insert(0, format!("CONFLICT: {message}. Rename this table, or set 'merge = true' on each"));
         }
         found.push(json!({ "kind": "clash", "table": target, "sources": sources, "message": message }));
     }
-    found
+    for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.columns.len() > MAX_COLUMNS) {
+        let (source, count) = (proposal.plan.shown_source(), proposal.plan.columns.len());
+        let message = format!("{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS}");
+        proposal.notes.insert(0, format!("CONFLICT: {message}. Remove columns"));
+        found.push(json!({ "kind": "columns", "table": proposal.plan.shown_target(), "message": message }));
+    }
+    Ok(found)
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::engine::sqlite::still::{Before, Watched};
 use crate::migrate::Plan;
+use crate::migrate::collisions::{self, MergedTable};
 use crate::migrate::run::{Job, connect};
 use crate::migrate::state::{PlanState, SourceState, Unexpected};
 use crate::ops::migrate::inputs::{Inputs, params_of, state_of, state_of_file};
@@ -53,6 +54,8 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
             sources
         }
     };
+    let collisions = count_collisions(&plan, &inputs)?;
+    collisions.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     let watched: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
     let job =
         Job { plan: &plan, files: &inputs.files, params: &params, jobs: context.jobs, progress: &*context.progress };
@@ -83,7 +86,7 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
         plan: options.plan.clone(),
         tables,
         differences: outcome.unexpected.iter().map(rejects).collect(),
-        notes: outcome.notes,
+        notes: collisions.into_iter().chain(outcome.notes).collect(),
         snapshots: saved,
         seconds: clock.elapsed().as_secs_f64(),
         load_seconds: Some(outcome.load_seconds),
@@ -94,6 +97,20 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
 /// Returns rejected rows that the plan does not expect as a difference.
 fn rejects(found: &Unexpected) -> serde_json::Value {
     serde_json::json!({ "kind": "reject", "table": found.table, "message": found.message })
+}
+
+/// Counts the rows of merged tables that have the key of a row before them, before anything is loaded.
+fn count_collisions(plan: &Plan, inputs: &Inputs) -> Result<Vec<String>> {
+    let mut targets: BTreeMap<(&str, &str), Vec<MergedTable<'_>>> = BTreeMap::new();
+    for table in plan.tables.iter().filter(|table| table.merge) {
+        let tables = targets.entry((&table.schema, &table.name)).or_default();
+        tables.push(MergedTable { plan: table, path: &inputs.files[&table.file] });
+    }
+    let mut found = Vec::new();
+    for tables in targets.values().filter(|tables| tables.len() > 1) {
+        found.extend(collisions::sentences(tables, plan.zone)?);
+    }
+    Ok(found)
 }
 
 /// Fails if a table has other rows than when the plan was started: between two runs nothing watches the files, and rows

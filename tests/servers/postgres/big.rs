@@ -10,7 +10,7 @@ const MEMORY_LIMIT_MIB: u64 = 128;
 
 /// Runs a command to its end, requires exit code 0, and returns the peak of its memory in MiB.
 #[track_caller]
-fn peak_memory_mib(mut command: Command) -> u64 {
+pub(crate) fn peak_memory_mib(mut command: Command) -> u64 {
     let mut child: Child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;

@@ -3,7 +3,7 @@
 mod helpers;
 
 mod beside_others;
-mod big;
+pub(crate) mod big;
 mod by_hand;
 mod dangling;
 mod doctor;

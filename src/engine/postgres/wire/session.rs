@@ -288,15 +288,18 @@ impl Session {
         let mut sink = pin!(sink);
         let mut chunk = BytesMut::new();
         // Dropping the sink before finish() makes the server roll back the COPY.
-        while let Some(bytes) = source()? {
+        while let Some(mut bytes) = source()? {
             interrupt::check()?;
-            if chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
-                self.wait(sink.as_mut().feed(bytes))?;
-                continue;
-            }
-            chunk.extend_from_slice(&bytes);
-            if chunk.len() >= CHUNK_BYTES {
-                self.wait(sink.as_mut().feed(chunk.split().freeze()))?;
+            // The library copies what it is given, so a long value is given to it in parts.
+            while !bytes.is_empty() {
+                if chunk.is_empty() && bytes.len() >= CHUNK_BYTES {
+                    self.wait(sink.as_mut().feed(bytes.split_to(CHUNK_BYTES)))?;
+                    continue;
+                }
+                chunk.extend_from_slice(&bytes.split_to(bytes.len().min(CHUNK_BYTES - chunk.len())));
+                if chunk.len() >= CHUNK_BYTES {
+                    self.wait(sink.as_mut().feed(chunk.split().freeze()))?;
+                }
             }
         }
         if !chunk.is_empty() {
