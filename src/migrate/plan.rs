@@ -534,7 +534,7 @@ impl TablePlan {
         if self.columns.len() > MAX_COLUMNS {
             let count = self.columns.len();
             return Err(Error::usage(format!(
-                "it has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS}"
+                "it has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS} columns"
             ))
             .hint("remove columns from the plan"));
         }

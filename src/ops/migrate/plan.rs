@@ -348,7 +348,8 @@ fn clashes(proposals: &mut [Proposal], inputs: &Inputs, zone: Tz) -> Result<Vec<
     }
     for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.columns.len() > MAX_COLUMNS) {
         let (source, count) = (proposal.plan.shown_source(), proposal.plan.columns.len());
-        let message = format!("{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS}");
+        let message =
+            format!("{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS} columns");
         proposal.notes.insert(0, format!("CONFLICT: {message}. Remove columns"));
         found.push(json!({ "kind": "columns", "table": proposal.plan.shown_target(), "message": message }));
     }

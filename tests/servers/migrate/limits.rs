@@ -162,7 +162,7 @@ fn a_table_with_too_many_columns_is_named_before_the_run() {
     let columns: Vec<String> = (0..1601).map(|number| format!("c{number} INTEGER")).collect();
     migration.file("app.db", &format!("CREATE TABLE wide ({})", columns.join(", ")));
     let document = migration.json(3, &["plan", "app.db", "--to", &migration.target.url()]);
-    let message = "app:wide has 1601 columns, but a table in PostgreSQL has at most 1600";
+    let message = "app:wide has 1601 columns, but a table in PostgreSQL has at most 1600 columns";
     assert_eq!(document["differences"][0]["message"], message);
     migration.migrate(&["run", "plan.toml"]).code(2).says("it has 1601 columns");
 }
