@@ -194,3 +194,12 @@ pub(crate) fn require_empty(session: &mut Session, plan: &str, table: &TablePlan
     }
     Ok(())
 }
+
+/// Returns the schema of TimescaleDB's functions, or `None` if TimescaleDB is not installed.
+pub(crate) fn timescale(session: &mut Session) -> Result<Option<String>> {
+    let rows = session.rows(
+        "SELECT n.nspname AS schema FROM pg_catalog.pg_extension e
+           JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'timescaledb'",
+    )?;
+    rows.first().map(|row| row.text("schema").map(str::to_owned)).transpose()
+}

@@ -4,7 +4,8 @@
 //!   makes a plan from the result, with the defaults and conditions that `defaults` and `translate` carry over, [`adopt`]
 //!   fills tables that [`existing`] has found in the target, [`rehearse`] tries the statements of the plan, and
 //!   [`mod@write`] writes its text.
-//! - [`run`] executes the plan: [`ddl`] builds the statements, [`load`] copies rows, [`convert`] converts values to the
+//! - [`run`] executes the plan: [`ddl`] builds the statements, [`make`] creates tables, [`load`] copies rows, [`steps`] adds
+//!   keys, indexes and policies afterwards, [`convert`] converts values to the
 //!   types of the plan, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
 //!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. [`keys`] drops
 //!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
@@ -23,6 +24,8 @@ mod index_row;
 mod json;
 mod keys;
 pub(crate) mod load;
+mod make;
+mod parallel;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod propose;
@@ -31,6 +34,7 @@ mod retry;
 pub(crate) mod rollback;
 pub(crate) mod run;
 pub(crate) mod state;
+mod steps;
 mod translate;
 pub(crate) mod verify;
 pub(crate) mod write;

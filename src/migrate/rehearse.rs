@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::existing;
 use super::plan::{Plan, TablePlan};
-use super::{ddl, run, state};
+use super::{ddl, state, steps};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result};
@@ -84,12 +84,13 @@ impl Rehearsal<'_> {
         }
         if let Some(hypertable) = &table.hypertable {
             self.try_one(Some(place), |session| {
-                let functions = run::timescale(session)?.unwrap_or_else(|| "public".to_owned());
+                let functions = existing::timescale(session)?.unwrap_or_else(|| "public".to_owned());
                 session.rows(&ddl::create_hypertable(table, hypertable, &functions)).map(|_| ())
             })?;
         }
-        let keys =
-            run::unique_keys(table).into_iter().map(|(name, kind, columns)| ddl::add_key(table, &name, kind, &columns));
+        let keys = steps::unique_keys(table)
+            .into_iter()
+            .map(|(name, kind, columns)| ddl::add_key(table, &name, kind, &columns));
         let indexes = table.indexes.iter().map(|index| ddl::create_index(table, index));
         for sql in keys.chain(indexes).collect::<Vec<_>>() {
             self.try_one(Some(place), |session| session.execute(&sql))?;

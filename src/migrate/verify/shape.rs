@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::Difference;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::Session;
+use crate::migrate::existing::timescale;
 use crate::migrate::plan::{Plan, TablePlan};
-use crate::migrate::run::timescale;
 use crate::migrate::{ddl, state};
 use crate::platform::error::{Result, one_line};
 

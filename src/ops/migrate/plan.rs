@@ -18,7 +18,7 @@ use crate::migrate::existing::ExistingSchema;
 use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile};
 use crate::migrate::profile::{self, ColumnTarget, TableProfile};
 use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
-use crate::migrate::{Plan, adopt, rehearse, run, write};
+use crate::migrate::{Plan, adopt, existing, rehearse, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
@@ -208,7 +208,7 @@ struct Server {
 fn inspect_target(params: &Params, schema: &str) -> Result<Server> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
-    let has_timescale = run::timescale(&mut session)?.is_some();
+    let has_timescale = existing::timescale(&mut session)?.is_some();
     let row = session.row(
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'timescaledb') AS available",
     )?;
