@@ -1,10 +1,11 @@
 //! The properties that an empty database has before it is filled, and that dropping what was restored does not put back: the
-//! owner, comment and privileges of its schema public, and no default privileges.
+//! owner and comment of its schema public, the privileges on its schemas, on objects of the system and of extensions, and its
+//! default privileges.
 
-use crate::engine::postgres::schema::database::reset_default_privileges;
-use crate::engine::postgres::schema::gone_roles::GoneRoles;
+use crate::engine::postgres::schema::Item;
+use crate::engine::postgres::schema::database::DefaultPrivileges;
+use crate::engine::postgres::schema::privileges::ExistingPrivileges;
 use crate::engine::postgres::schema::quote::{ident, literal};
-use crate::engine::postgres::schema::{Address, Item, Kind, Object, catalogs, grants};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::Result;
 
@@ -12,59 +13,56 @@ use crate::platform::error::Result;
 pub(super) struct Before {
     /// Those of the schema public. `None` if there is no such schema.
     public: Option<Public>,
+    privileges: ExistingPrivileges,
+    default_privileges: DefaultPrivileges,
 }
 
-/// The properties of the schema public.
-#[derive(PartialEq, Eq)]
+/// The properties of the schema public, except its privileges.
 struct Public {
     owner: String,
     comment: Option<String>,
-    acl: Vec<String>,
 }
 
 impl Public {
     fn read(session: &mut Session) -> Result<Option<Self>> {
         let rows = session.rows(
             "SELECT pg_catalog.pg_get_userbyid(n.nspowner) AS owner,
-                    pg_catalog.obj_description(n.oid, 'pg_namespace') AS comment,
-                    to_json(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))::text[]) AS acl
+                    pg_catalog.obj_description(n.oid, 'pg_namespace') AS comment
                FROM pg_catalog.pg_namespace n WHERE n.nspname = 'public'",
         )?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (owner, comment) = (row.text("owner")?.to_owned(), row.owned("comment")?);
-        Ok(Some(Public { owner, comment, acl: row.list("acl")? }))
+        Ok(Some(Public { owner: row.text("owner")?.to_owned(), comment: row.owned("comment")? }))
     }
 }
 
 impl Before {
-    /// Reads the properties.
-    pub(super) fn read(session: &mut Session) -> Result<Self> {
-        Ok(Before { public: Public::read(session)? })
+    /// Reads the properties that a restore of the items may change.
+    pub(super) fn read(session: &mut Session, items: &[Item]) -> Result<Self> {
+        let public = Public::read(session)?;
+        let privileges = ExistingPrivileges::read(session, items)?;
+        Ok(Before { public, privileges, default_privileges: DefaultPrivileges::read(session)? })
     }
 
-    /// Puts the properties back. `changed` are the items whose statements were run. Fails if the role may not do so.
-    pub(super) fn put_back(&self, session: &mut Session, changed: &[&Item]) -> Result<()> {
-        let default_privileges: Vec<&Item> =
-            changed.iter().copied().filter(|item| item.kind == Kind::DefaultPrivileges).collect();
-        for statement in reset_default_privileges(session, &default_privileges)? {
+    /// Puts the properties back. `changed` are the items whose statements were run, of all `items`. Fails if the role may not
+    /// do so.
+    pub(super) fn put_back(&self, session: &mut Session, items: &[Item], changed: &[&Item]) -> Result<()> {
+        let now = DefaultPrivileges::read(session)?;
+        let mut statements = self.default_privileges.put_back(&now, changed)?;
+        if let (Some(before), Some(now)) = (&self.public, Public::read(session)?) {
+            if before.owner != now.owner {
+                statements.push(format!("ALTER SCHEMA public OWNER TO {}", ident(&before.owner)));
+            }
+            if before.comment != now.comment {
+                let comment = before.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+                statements.push(format!("COMMENT ON SCHEMA public IS {comment}"));
+            }
+        }
+        for statement in statements {
             session.execute(&statement)?;
         }
-        let (Some(before), Some(now)) = (&self.public, Public::read(session)?) else { return Ok(()) };
-        if *before == now {
-            return Ok(());
-        }
-        if before.owner != now.owner {
-            session.execute(&format!("ALTER SCHEMA public OWNER TO {}", ident(&before.owner)))?;
-        }
-        if before.comment != now.comment {
-            let comment = before.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
-            session.execute(&format!("COMMENT ON SCHEMA public IS {comment}"))?;
-        }
         // A new owner has taken the privileges of the old one.
-        let Some(now) = Public::read(session)? else { return Ok(()) };
-        let mut object = Object::new(Address::new(catalogs::NAMESPACE, 0), Kind::Schema, None, "public");
-        let target = grants::Target { word: "SCHEMA", name: "public", column: None, owner: &before.owner };
-        for statement in grants::statements(&mut GoneRoles::default(), &mut object, &target, &before.acl, &now.acl)? {
+        let now = ExistingPrivileges::read(session, items)?;
+        for statement in self.privileges.put_back(&now)? {
             session.execute(&statement)?;
         }
         Ok(())

@@ -49,7 +49,7 @@ impl<'a> Filling<'a> {
         if let Some(facts) = facts {
             existing::warn_about_extensions(&mut first, facts)?;
         }
-        let before = Before::read(&mut first)?;
+        let before = Before::read(&mut first, &items)?;
         drop(first);
         let mut server = Server::connect(params)?;
         // This session is opened at the start: a server whose disk is full accepts no new sessions ("could not write
@@ -147,7 +147,7 @@ impl<'a> Filling<'a> {
         let created = self.created.list();
         let left = drop_created(session, &self.items, &created)?;
         let changed: Vec<&Item> = created.iter().map(|one| &self.items[one.item]).collect();
-        self.before.put_back(session, &changed)?;
+        self.before.put_back(session, &self.items, &changed)?;
         configuration::delete_rows(session, self.provider)?;
         if !left.is_empty() {
             return Err(Error::failed(format!("these objects still exist: {}", left.join(", "))));

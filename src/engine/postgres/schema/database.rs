@@ -1,11 +1,8 @@
-//! Properties of the database as a whole and of objects that no user created: the database's settings, default
-//! privileges, privileges on system objects, and large objects.
+//! Properties of the database as a whole: its settings, default privileges, and large objects.
 
 use crate::engine::postgres::schema::gone_roles::GoneRoles;
 use crate::engine::postgres::schema::object::catalogs;
-use crate::engine::postgres::schema::{
-    Address, FIRST_NORMAL_OID, Item, Kind, Object, Reader, Section, grants, quote, setting_text,
-};
+use crate::engine::postgres::schema::{Address, Item, Kind, Object, Reader, Section, grants, quote, setting_text};
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::Result;
 
@@ -225,25 +222,65 @@ fn default_privileges_object(row: &Row, word: &str) -> Result<Object> {
     Ok(object)
 }
 
-/// Returns the statements that set default privileges back to those that a new database has: those of these items.
-pub(in crate::engine::postgres) fn reset_default_privileges(
-    session: &mut Session,
-    items: &[&Item],
-) -> Result<Vec<String>> {
-    let mut statements = Vec::new();
-    for row in session.rows(DEFAULT_PRIVILEGES)? {
-        let Some(word) = default_privileges_word(&row)? else { continue };
-        let mut object = default_privileges_object(&row, word)?;
-        let is_set = |item: &&Item| (&item.schema, &item.name) == (&object.schema, &object.name);
-        if row.flag("has_no_schema")? || !items.iter().any(is_set) {
-            continue;
-        }
-        let (acl, base) = (row.list("acl")?, row.list("acl_base")?);
-        let (prefix, of) = (default_privileges_prefix(&row)?, (word, row.text("role")?));
-        let gone = &mut GoneRoles::default();
-        statements.extend(grants::default_statements(gone, &mut object, &prefix, of, &base, &acl)?);
+/// The default privileges of a database at one time.
+pub(in crate::engine::postgres) struct DefaultPrivileges(Vec<DefaultList>);
+
+/// The default privileges of a role for one kind of objects.
+struct DefaultList {
+    /// The object that the schema has for them.
+    object: Object,
+    word: &'static str,
+    prefix: String,
+    acl: Vec<String>,
+    /// The privileges without any that are set.
+    base: Vec<String>,
+}
+
+impl DefaultList {
+    fn is_of(&self, schema: Option<&String>, name: &str) -> bool {
+        (self.object.schema.as_ref(), self.object.name.as_str()) == (schema, name)
     }
-    Ok(statements)
+
+    /// Returns the statements that change the privileges `from` to `to`.
+    fn change(&self, from: &[String], to: &[String]) -> Result<Vec<String>> {
+        let of = (self.word, self.object.owner.as_deref().unwrap_or_default());
+        let (gone, object) = (&mut GoneRoles::default(), &mut self.object.clone());
+        grants::default_statements(gone, object, &self.prefix, of, to, from)
+    }
+}
+
+impl DefaultPrivileges {
+    pub(in crate::engine::postgres) fn read(session: &mut Session) -> Result<Self> {
+        let mut lists = Vec::new();
+        for row in session.rows(DEFAULT_PRIVILEGES)? {
+            let Some(word) = default_privileges_word(&row)?.filter(|_| !matches!(row.flag("has_no_schema"), Ok(true)))
+            else {
+                continue;
+            };
+            let (object, prefix) = (default_privileges_object(&row, word)?, default_privileges_prefix(&row)?);
+            lists.push(DefaultList { object, word, prefix, acl: row.list("acl")?, base: row.list("acl_base")? });
+        }
+        Ok(DefaultPrivileges(lists))
+    }
+
+    fn find(&self, schema: Option<&String>, name: &str) -> Option<&DefaultList> {
+        self.0.iter().find(|list| list.is_of(schema, name))
+    }
+
+    /// Returns the statements that set those of these items back to what they are here, from what they are `now`.
+    pub(in crate::engine::postgres) fn put_back(&self, now: &Self, items: &[&Item]) -> Result<Vec<String>> {
+        let mut statements = Vec::new();
+        for item in items.iter().filter(|item| item.kind == Kind::DefaultPrivileges) {
+            let (schema, name) = (item.schema.as_ref(), item.name.as_str());
+            statements.extend(match (self.find(schema, name), now.find(schema, name)) {
+                (Some(before), Some(now)) => before.change(&now.acl, &before.acl)?,
+                (Some(before), None) => before.change(&before.base, &before.acl)?,
+                (None, Some(now)) => now.change(&now.acl, &now.base)?,
+                (None, None) => Vec::new(),
+            });
+        }
+        Ok(statements)
+    }
 }
 
 /// Reads the large objects, without their data.
@@ -262,134 +299,6 @@ pub(super) fn large_objects(reader: &mut Reader) -> Result<()> {
         object.own(row.text("owner")?);
         grants::add(&mut reader.gone_roles, &mut object, &row, "LARGE OBJECT", oid)?;
         reader.add(object);
-    }
-    Ok(())
-}
-
-/// For each class of objects that have privileges: its catalog, the name of the catalog, the word in GRANT, the name in
-/// GRANT, the prefix of its columns, its letter for acldefault(), and the join that its name needs.
-const WITH_PRIVILEGES: [(u32, &str, &str, &str, &str, &str, &str); 7] = [
-    (
-        catalogs::CLASS,
-        "pg_class",
-        "CASE x.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END",
-        "pg_catalog.format('%I.%I', n.nspname, x.relname)",
-        "rel",
-        "CASE x.relkind WHEN 'S' THEN 's'::\"char\" ELSE 'r'::\"char\" END",
-        "JOIN pg_catalog.pg_namespace n ON n.oid = x.relnamespace",
-    ),
-    (
-        catalogs::PROC,
-        "pg_proc",
-        "CASE x.prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END",
-        "pg_catalog.format('%I.%I(%s)', n.nspname, x.proname, pg_catalog.oidvectortypes(x.proargtypes))",
-        "pro",
-        "'f'::\"char\"",
-        "JOIN pg_catalog.pg_namespace n ON n.oid = x.pronamespace",
-    ),
-    (
-        catalogs::TYPE,
-        "pg_type",
-        "'TYPE'",
-        "pg_catalog.format('%I.%I', n.nspname, x.typname)",
-        "typ",
-        "'T'::\"char\"",
-        "JOIN pg_catalog.pg_namespace n ON n.oid = x.typnamespace",
-    ),
-    (catalogs::NAMESPACE, "pg_namespace", "'SCHEMA'", "pg_catalog.quote_ident(x.nspname)", "nsp", "'n'::\"char\"", ""),
-    (catalogs::LANGUAGE, "pg_language", "'LANGUAGE'", "pg_catalog.quote_ident(x.lanname)", "lan", "'l'::\"char\"", ""),
-    (
-        catalogs::FOREIGN_DATA_WRAPPER,
-        "pg_foreign_data_wrapper",
-        "'FOREIGN DATA WRAPPER'",
-        "pg_catalog.quote_ident(x.fdwname)",
-        "fdw",
-        "'F'::\"char\"",
-        "",
-    ),
-    (
-        catalogs::FOREIGN_SERVER,
-        "pg_foreign_server",
-        "'FOREIGN SERVER'",
-        "pg_catalog.quote_ident(x.srvname)",
-        "srv",
-        "'S'::\"char\"",
-        "",
-    ),
-];
-
-/// Queries the objects of the system and of extensions whose privileges differ from their initial privileges.
-fn changed_privileges(reader: &mut Reader) -> Result<Vec<Row>> {
-    let mut found = Vec::new();
-    for (catalog, relation, word, name, prefix, class, join) in WITH_PRIVILEGES {
-        // The grants of information_schema are not recorded in pg_init_privs, although no user has changed them.
-        // pg_dump ignores them, too.
-        let system = match catalog {
-            catalogs::NAMESPACE => "x.nspname <> 'information_schema'",
-            _ if join.contains("pg_namespace n") => "n.nspname <> 'information_schema'",
-            _ => "true",
-        };
-        found.extend(reader.rows(&format!(
-            "SELECT {catalog} AS catalog, x.oid, {word} AS word, {name} AS name, NULL AS column_name, \
-             pg_catalog.pg_get_userbyid(x.{prefix}owner) AS owner, e.refobjid AS extension, \
-             to_json(coalesce(x.{prefix}acl, pg_catalog.acldefault({class}, x.{prefix}owner))::text[]) AS acl, \
-             to_json(coalesce(i.initprivs, pg_catalog.acldefault({class}, x.{prefix}owner))::text[]) AS acl_base \
-             FROM pg_catalog.{relation} x {join} \
-             LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {catalog} AND i.objoid = x.oid AND i.objsubid = 0 \
-             LEFT JOIN pg_catalog.pg_depend e ON e.classid = {catalog} AND e.objid = x.oid AND e.objsubid = 0 \
-             AND e.deptype = 'e' AND e.refobjid IN (SELECT oid FROM pg_catalog.pg_extension) \
-             WHERE (x.oid < {FIRST_NORMAL_OID} AND {system} OR e.refobjid IS NOT NULL) \
-             AND x.{prefix}acl IS DISTINCT FROM i.initprivs AND NOT ({catalog} = {} AND x.oid = 2200) ORDER BY 4",
-            catalogs::NAMESPACE
-        ))?);
-    }
-    found.extend(reader.rows(&format!(
-        "SELECT {0} AS catalog, c.oid, 'TABLE' AS word, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, \
-         pg_catalog.quote_ident(a.attname) AS column_name, pg_catalog.pg_get_userbyid(c.relowner) AS owner, \
-         e.refobjid AS extension, to_json(a.attacl::text[]) AS acl, to_json(i.initprivs::text[]) AS acl_base \
-         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         LEFT JOIN pg_catalog.pg_init_privs i ON i.classoid = {0} AND i.objoid = c.oid AND i.objsubid = a.attnum \
-         LEFT JOIN pg_catalog.pg_depend e ON e.classid = {0} AND e.objid = c.oid AND e.objsubid = 0 \
-         AND e.deptype = 'e' AND e.refobjid IN (SELECT oid FROM pg_catalog.pg_extension) \
-         WHERE (c.oid < {FIRST_NORMAL_OID} AND n.nspname <> 'information_schema' OR e.refobjid IS NOT NULL) \
-         AND NOT a.attisdropped \
-         AND a.attacl IS DISTINCT FROM i.initprivs ORDER BY 4, a.attnum",
-        catalogs::CLASS
-    ))?);
-    Ok(found)
-}
-
-/// Reads the changed privileges on objects that belong to the system or to an extension.
-///
-/// pg_init_privs has the initial privileges of the objects whose initial privileges differ from the defaults.
-pub(super) fn system_privileges(reader: &mut Reader) -> Result<()> {
-    let found = changed_privileges(reader)?;
-    let oid: u32 = reader
-        .session
-        .row("SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()")?
-        .number("oid")?;
-    let address = Address { catalog: catalogs::DATABASE, oid, column: -1 };
-    let mut system = Object::new(address, Kind::SystemPrivileges, None, "system objects").at(Section::Last);
-    for row in found {
-        let extension = row.get("extension")?.and_then(|oid| oid.parse().ok());
-        let extension = extension.map(|oid| Address::new(catalogs::EXTENSION, oid));
-        let place = reader.objects.iter().position(|object| Some(object.address) == extension);
-        let object = match place {
-            Some(place) => &mut reader.objects[place],
-            None => &mut system,
-        };
-        let (acl, base, owner) = (row.list("acl")?, row.list("acl_base")?, row.text("owner")?);
-        let (word, name, column) = (row.text("word")?, row.text("name")?, row.get("column_name")?);
-        let target = grants::Target { word, name, column, owner };
-        let statements = grants::statements(&mut reader.gone_roles, object, &target, &acl, &base)?;
-        match place {
-            Some(_) => object.grants.extend(statements),
-            None => object.set_owner.extend(statements),
-        }
-    }
-    if !system.set_owner.is_empty() {
-        reader.add(system);
     }
     Ok(())
 }

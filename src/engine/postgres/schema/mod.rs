@@ -29,6 +29,7 @@ pub mod option_text;
 pub mod options;
 pub mod order;
 mod policies;
+pub(super) mod privileges;
 pub(super) mod provided;
 pub(super) mod psql_text;
 pub mod quote;
@@ -212,7 +213,7 @@ fn read_objects(reader: &mut Reader) -> Result<()> {
     replication::event_triggers(reader)?;
     database::large_objects(reader)?;
     database::default_privileges(reader)?;
-    database::system_privileges(reader)?;
+    privileges::system_privileges(reader)?;
     database::settings(reader)?;
     tables::read(reader)?;
     sequences::read(reader)?;
