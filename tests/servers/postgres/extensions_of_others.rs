@@ -203,7 +203,9 @@ fn a_swap_that_ends_before_pg_cron_is_there_gives_the_old_database_its_name_back
         "CREATE EXTENSION pg_cron; SELECT cron.schedule('nightly', '0 3 * * *', 'SELECT 1');
          CREATE FUNCTION slow() RETURNS integer LANGUAGE plpgsql AS $$BEGIN
              PERFORM pg_catalog.pg_sleep(coalesce(current_setting('test.seconds', true), '0')::float8); RETURN 1; END$$;
-         CREATE MATERIALIZED VIEW jobs AS SELECT jobname, public.slow() FROM cron.job",
+         CREATE MATERIALIZED VIEW jobs AS SELECT jobname, public.slow() FROM cron.job;
+         CREATE SUBSCRIPTION sub CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false);
+         ALTER SUBSCRIPTION sub SET (slot_name = NONE)",
     );
     let id = setup.snapshot(&app, &[]);
     app.psql("CREATE TABLE newer AS SELECT 1 AS a");
@@ -245,6 +247,10 @@ fn a_swap_that_ends_before_pg_cron_is_there_gives_the_old_database_its_name_back
     let state = "SELECT datallowconn, datconnlimit, shobj_description(oid, 'pg_database') FROM pg_database";
     assert_eq!(rows(&app, &format!("{state} WHERE datname = 'app'")), ["t|17|\\N"]);
     assert!(report["undo"].is_string(), "{report}");
+    // A new database has the limit of the snapshot.
+    private.psql("postgres", "ALTER DATABASE app RENAME TO away");
+    setup.ok(&["restore", &id, "--to", &url, "--create"]);
+    assert_eq!(rows(&app, &format!("{state} WHERE datname = 'app'")), ["t|17|\\N"]);
     std::mem::forget(app);
 }
 

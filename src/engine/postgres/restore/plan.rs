@@ -158,11 +158,11 @@ impl Plan {
         }
         let is_replaced = existing.is_some() && (settings.swap || settings.replace);
         let in_use = if is_replaced { server.in_use(&name)? } else { InUse::default() };
+        if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
+            return Err(unfinished(&mark, params, &context.host, &mut server)?);
+        }
         // Some servers accept only one session at a time.
         drop(server);
-        if let Some(mark) = existing.as_ref().and_then(|existing| Mark::read(existing.comment.as_deref()?)) {
-            return Err(unfinished(&mark, params, &context.host));
-        }
         let mode = mode(settings, existing.as_ref(), params, provided::of(&facts))?;
         let mut present = facts.clone();
         present.roles.retain(|role| !new_roles.contains(role));
@@ -532,21 +532,22 @@ fn require_no_obstacles(
 }
 
 /// Returns the error for a database that a restore began to fill and has not finished.
-fn unfinished(mark: &Mark, params: &Params, host: &str) -> Error {
+fn unfinished(mark: &Mark, params: &Params, host: &str, server: &mut Server) -> Result<Error> {
     let shown = one_line(&params.shown());
     let (id, since) = (one_line(&mark.snapshot), mark.since.format("%Y-%m-%d %H:%M:%SZ"));
-    let again = match &mark.exchange {
+    let again = match mark.exchange.as_ref().filter(|names| names.is_of(params.database())) {
         Some(names) => format!(
             "the database that it replaces is named {} now, and gets its name back with: {}",
             one_line(&names.aside),
-            undo::of_exchange(params, names, true)
+            server.in_use(&names.aside)?.enclose_undo(undo::of_exchange(params, names, true), params, &names.aside)
         ),
         None => "drop the database, and restore with --create".to_owned(),
     };
     if mark.may_be_running(host) {
         let (process, host) = (mark.process, one_line(&mark.host));
-        return Error::failed(format!("process {process} on {host} is restoring {id} to {shown}"))
-            .hint(format!("wait until it ends; if it has died: {again}"));
+        return Ok(Error::failed(format!("process {process} on {host} is restoring {id} to {shown}"))
+            .hint(format!("wait until it ends; if it has died: {again}")));
     }
-    Error::failed(format!("{shown} has only a part of {id}: the restore that began at {since} has died")).hint(again)
+    let died = format!("{shown} has only a part of {id}: the restore that began at {since} has died");
+    Ok(Error::failed(died).hint(again))
 }

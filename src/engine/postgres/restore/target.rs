@@ -13,7 +13,7 @@ use crate::engine::postgres::restore::create::Owners;
 use crate::engine::postgres::restore::in_use::{self, InUse};
 use crate::engine::postgres::restore::roles;
 use crate::engine::postgres::restore::tied::{self, Tied};
-use crate::engine::postgres::restore::undo::Exchange;
+use crate::engine::postgres::restore::undo::{Exchange, SCRATCH};
 use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::timescale;
@@ -358,6 +358,12 @@ impl Server {
                 )));
             }
         }
+        // A database that was not complete under its own name is closed.
+        let open =
+            format!("SELECT datallowconn AS is_open FROM pg_catalog.pg_database WHERE datname = {}", literal(name));
+        if !self.session.row(&open)?.flag("is_open")? {
+            self.session.execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", ident(name)))?;
+        }
         let mut params = self.params.with_database(name);
         if self.session.version() >= 170_000 && self.session.about().is_superuser {
             // An event trigger that fires at login could refuse this session.
@@ -375,7 +381,7 @@ impl Server {
         statements.iter().try_for_each(|statement| session.execute(statement))
     }
 
-    /// Reads the parts of a database that hold it, except its event triggers.
+    /// Reads what uses a database, and what outlives its replacement, except its event triggers.
     pub(crate) fn in_use(&mut self, name: &str) -> Result<InUse> {
         InUse::read(&mut self.session, name)
     }
@@ -446,23 +452,31 @@ impl Server {
     pub(crate) fn finish(&mut self, scratch: &str, name: &str, finish: Finish) -> Result<()> {
         let (from, to) = (ident(scratch), ident(name));
         let set = finish.statements(&from, self.is_superuser());
-        self.end_sessions(scratch);
+        self.end_sessions(scratch, None)?;
         self.in_transaction(&format!("{set}; ALTER DATABASE {from} RENAME TO {to}"))
             .or_else(|error| self.accept_if_renamed(scratch, error))
             .map_err(|error| error.context(format!("cannot rename the restored database to {}", one_line(name))))
     }
 
-    /// Ends the sessions in a scratch database, which nobody else uses: a pooler keeps those open that this program has
-    /// closed. If the role may not end them, the rename waits for them, and then fails.
-    fn end_sessions(&mut self, scratch: &str) {
-        let ended = self.session.rows(&format!(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-              WHERE datname = {} AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()",
-            literal(scratch)
-        ));
-        if let Err(error) = ended {
-            tracing::debug!("{}", error.full_message());
+    /// Ends the sessions of clients in a database, except the one of process `kept`. Returns the number of those that the role
+    /// may not end. In a scratch database, which nobody else uses, a pooler keeps those open that this program has closed.
+    fn end_sessions(&mut self, name: &str, kept: Option<i32>) -> Result<usize> {
+        let rows = self.session.rows(&format!(
+            "SELECT pid FROM pg_catalog.pg_stat_activity
+              WHERE datname = {} AND coalesce(backend_type, 'client backend') = 'client backend'
+                AND pid NOT IN (pg_catalog.pg_backend_pid(), {})",
+            literal(name),
+            kept.unwrap_or(0)
+        ))?;
+        let mut left = 0;
+        for row in &rows {
+            let pid: i32 = row.number("pid")?;
+            if let Err(error) = self.session.rows(&format!("SELECT pg_catalog.pg_terminate_backend({pid})")) {
+                tracing::debug!("{}", error.full_message());
+                left += 1;
+            }
         }
+        Ok(left)
     }
 
     /// Handles a lost reply to a rename: the rename was done if the scratch name no longer exists. Otherwise the error
@@ -495,11 +509,10 @@ impl Server {
     /// Closes a database to new sessions, and ends those of others: only the session of process `pid` stays.
     pub(super) fn close_to_others(&mut self, name: &str, pid: i32) -> Result<()> {
         self.session.execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", ident(name)))?;
-        self.session.rows(&format!(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-              WHERE datname = {} AND backend_type = 'client backend' AND pid <> {pid}",
-            literal(name)
-        ))?;
+        let left = self.end_sessions(name, Some(pid))?;
+        if left > 0 {
+            tracing::warn!("{left} sessions in {} began before it was closed, and cannot be ended", one_line(name));
+        }
         Ok(())
     }
 
@@ -512,10 +525,11 @@ impl Server {
         let (from, to, old) = (ident(scratch), ident(name), ident(aside));
         let set = finish.statements(&from, self.is_superuser());
         let sql = format!("{set}; ALTER DATABASE {to} RENAME TO {old}; ALTER DATABASE {from} RENAME TO {to}");
-        self.end_sessions(scratch);
+        self.end_sessions(scratch, None)?;
         let clock = Instant::now();
         loop {
-            let result = if disconnect { self.exchange_disconnecting(&sql, name) } else { self.in_transaction(&sql) };
+            let result =
+                if disconnect { self.exchange_disconnecting(&sql, [name, scratch]) } else { self.in_transaction(&sql) };
             let Err(error) = result.or_else(|error| self.accept_if_renamed(scratch, error)) else { return Ok(()) };
             // object_in_use: a session connected again in the moment before the lock.
             if !disconnect || sqlstate(&error).as_deref() != Some("55006") || clock.elapsed() > SESSION_END_TIMEOUT {
@@ -529,7 +543,7 @@ impl Server {
         }
     }
 
-    fn exchange_disconnecting(&mut self, sql: &str, name: &str) -> Result<()> {
+    fn exchange_disconnecting(&mut self, sql: &str, names: [&str; 2]) -> Result<()> {
         // An exchange is undone after Ctrl-C too.
         let mut second = Server::connect_for_cleanup(&self.params)?;
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -537,8 +551,9 @@ impl Server {
             let ender = scope.spawn(|| -> Result<()> {
                 let end = format!(
                     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-                      WHERE datname = {} AND pid <> pg_catalog.pg_backend_pid()",
-                    literal(name)
+                      WHERE datname IN ({}, {}) AND pid <> pg_catalog.pg_backend_pid()",
+                    literal(names[0]),
+                    literal(names[1])
                 );
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     second.session.rows(&end)?;
@@ -567,9 +582,6 @@ impl Server {
 
 /// The purpose of a restore into a database that Lifeboat did not create: such a database is never dropped.
 pub(crate) const FILL: &str = "fill";
-
-/// The prefix of the names of scratch databases. Their marks describe what they are for.
-pub(crate) const SCRATCH: &str = "lifeboat_";
 
 /// Returns a unique name for a scratch database, made of the time, the machine and the process.
 ///

@@ -15,6 +15,21 @@ pub(crate) struct Exchange {
     pub scratch: String,
 }
 
+impl Exchange {
+    /// Returns true if these are names that an exchange of the database `name` may have given. A comment of a database, which
+    /// its owner can write, could hold others.
+    pub(super) fn is_of(&self, name: &str) -> bool {
+        let before = self.aside.rsplit_once(BEFORE).map(|(before, _)| before);
+        before.is_some_and(|before| !before.is_empty() && name.starts_with(before)) && self.scratch.starts_with(SCRATCH)
+    }
+}
+
+/// The middle of the name that an old database gets, after its own name and before the time.
+pub(super) const BEFORE: &str = "_before_";
+
+/// The prefix of the names of scratch databases. Their marks describe what they are for.
+pub(crate) const SCRATCH: &str = "lifeboat_";
+
 /// Returns a command that runs statements in one transaction, from the database `postgres`.
 pub(super) fn sql_command(params: &Params, statements: &[String]) -> String {
     sql_command_in(params, "postgres", statements)

@@ -31,11 +31,13 @@ impl Plan {
         let scratch = target::scratch_name(&self.context.host)?;
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
-        let limit = server.connection_limit(&scratch)?;
-        let built =
-            self.build(&self.params.with_database(&scratch), &self.items, Place::New(Some(&mark)), report).and_then(
-                |built| server.finish(&scratch, name, self.finish(built.comment.as_deref(), &mark)).map(|()| built),
-            );
+        let mut limit = -1;
+        let built = self
+            .build(&self.params.with_database(&scratch), &self.items, Place::New(Some(&mark)), report)
+            .and_then(|built| {
+                limit = server.connection_limit(&scratch)?;
+                server.finish(&scratch, name, self.finish(built.comment.as_deref(), &mark)).map(|()| built)
+            });
         let built = built.map_err(|error| drop_failed(&mut server, &scratch, error))?;
         let left_out = self
             .create_after_rename(&mut server, &built, built.comment.as_deref(), limit)
@@ -83,7 +85,7 @@ impl Plan {
         let scratch = target::scratch_name(&self.context.host)?;
         let mark = Mark::new("restore", &report.id, &self.context.host);
         server.create(&scratch, &self.facts.database, &mark)?;
-        let aside = format!("{}_before_{}", cut(&name, 38), Utc::now().format("%Y%m%dT%H%M%SZ"));
+        let aside = format!("{}{}{}", cut(&name, 38), undo::BEFORE, Utc::now().format("%Y%m%dT%H%M%SZ"));
         let names = Exchange { aside: aside.clone(), scratch: scratch.clone() };
         let has_rest = !self.after_rename.is_empty();
         let undo = self.in_use.enclose_undo(undo::of_exchange(&self.params, &names, has_rest), &self.params, &aside);
