@@ -27,6 +27,8 @@ pub(super) struct ForeignKey {
     pub(super) columns: Vec<String>,
     /// The referenced columns.
     pub(super) referenced: Vec<String>,
+    /// The operators that compare a referenced column with a referencing one, as statements write them.
+    pub(super) operators: Vec<String>,
     /// True for MATCH FULL: either all or none of the columns are NULL.
     pub(super) is_full: bool,
 }
@@ -36,6 +38,10 @@ const COLUMNS: &str = "
     n.nspname AS schema, c.relname AS relation, pn.nspname AS parent_schema, p.relname AS parent, k.conname AS name,
     pg_catalog.pg_get_constraintdef(k.oid) AS definition, pg_catalog.obj_description(k.oid, 'pg_constraint') AS comment,
     k.confmatchtype = 'f' AS is_full,
+    to_json(ARRAY(SELECT pg_catalog.format('OPERATOR(%I.%s)', m.nspname, o.oprname)
+                    FROM unnest(k.conpfeqop) WITH ORDINALITY AS x(number, place)
+                    JOIN pg_catalog.pg_operator o ON o.oid = x.number JOIN pg_catalog.pg_namespace m ON m.oid = o.oprnamespace
+                   ORDER BY x.place)) AS operators,
     to_json(ARRAY(SELECT a.attname FROM unnest(k.conkey) WITH ORDINALITY AS x(number, place)
                     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = x.number ORDER BY x.place)) AS columns,
     to_json(ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS x(number, place)
@@ -49,16 +55,28 @@ pub(super) fn between(session: &mut Session, plan: &Plan) -> Result<Vec<(Foreign
     let tables = format!("ARRAY[{}]::pg_catalog.regclass[]", names.join(", "));
     let rows = session.rows(&format!(
         "SELECT {COLUMNS}, pg_catalog.pg_has_role(c.relowner, 'USAGE')
-                    AND pg_catalog.has_table_privilege(k.confrelid, 'REFERENCES') AS may_change
+                    AND pg_catalog.has_table_privilege(k.confrelid, 'REFERENCES')
+                    -- The server could merge a key of a partitioned table with those of its partitions.
+                    AND c.relkind = 'r' AND NOT c.relispartition AS may_change
            FROM pg_catalog.pg_constraint k
            JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
            JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
           WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({tables}) AND k.confrelid = ANY ({tables})
             -- From version 18 on, a key may be noted only.
             AND pg_catalog.pg_get_constraintdef(k.oid) NOT LIKE '% NOT ENFORCED'
+            -- Somebody has disabled its triggers.
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O')
           ORDER BY k.oid"
     ))?;
-    rows.iter().map(|row| Ok((ForeignKey::read(row, 0)?, row.flag("may_change")?))).collect()
+    let mut keys = Vec::new();
+    for row in &rows {
+        let key = ForeignKey::read(row, 0)?;
+        // Rows are compared by the values that are loaded.
+        let is_loaded = plan.tables.iter().filter(|table| key.is_of(table)).all(|table| key.is_loaded(table));
+        let may_change = is_loaded && row.flag("may_change")?;
+        keys.push((key, may_change));
+    }
+    Ok(keys)
 }
 
 /// Returns the foreign keys between existing tables of the plan that are enforced during the load.
@@ -83,6 +101,7 @@ impl ForeignKey {
             comment: row.owned("comment")?,
             columns: row.list("columns")?,
             referenced: row.list("referenced")?,
+            operators: row.list("operators")?,
             is_full: row.flag("is_full")?,
         })
     }
@@ -90,6 +109,11 @@ impl ForeignKey {
     /// Returns true if this is a key of the table that a table of the plan fills.
     pub(super) fn is_of(&self, table: &TablePlan) -> bool {
         (&self.table.0, &self.table.1) == (&table.schema, &table.name)
+    }
+
+    /// Returns true if a table of the plan loads all columns of the key.
+    pub(super) fn is_loaded(&self, table: &TablePlan) -> bool {
+        self.columns.iter().all(|name| table.column(name).is_some())
     }
 
     /// Returns the reason for rejecting a row that refers to a missing row.
@@ -102,8 +126,8 @@ impl ForeignKey {
     /// that refers to its own table.
     pub(super) fn is_staged_too(&self, mut column: impl FnMut(&str) -> Result<String>) -> Result<String> {
         let mut same = Vec::new();
-        for (own, referenced) in self.columns.iter().zip(&self.referenced) {
-            same.push(format!("lifeboat_t.{} = s.{}", column(referenced)?, column(own)?));
+        for ((own, referenced), operator) in self.columns.iter().zip(&self.referenced).zip(&self.operators) {
+            same.push(format!("lifeboat_t.{} {operator} s.{}", column(referenced)?, column(own)?));
         }
         Ok(format!("EXISTS (SELECT FROM pg_temp.lifeboat_stage lifeboat_t WHERE {})", same.join(" AND ")))
     }
@@ -113,21 +137,46 @@ impl ForeignKey {
         qualified(&self.table.0, &self.table.1)
     }
 
-    /// Creates the key again, and removes its note. Must be called in a transaction.
-    pub(super) fn create(&self, session: &mut Session) -> Result<()> {
+    /// Creates the key again, and removes its note. Returns a remark if the table or the key was made anew by others. Must be
+    /// called in a transaction.
+    pub(super) fn create(&self, session: &mut Session) -> Result<Option<String>> {
         let (relation, name) = (self.relation(), ident(&self.name));
+        let found = session.row(&format!(
+            "SELECT pg_catalog.to_regclass({relation}) IS NULL OR pg_catalog.to_regclass({parent}) IS NULL AS is_gone,
+                    EXISTS (SELECT FROM pg_catalog.pg_constraint
+                             WHERE conrelid = pg_catalog.to_regclass({relation}) AND conname = {}) AS is_there",
+            literal(&self.name),
+            relation = literal(&relation),
+            parent = literal(&qualified(&self.parent.0, &self.parent.1))
+        ))?;
+        let (is_gone, is_there) = (found.flag("is_gone")?, found.flag("is_there")?);
+        if is_gone || is_there {
+            session.execute(&format!("DELETE FROM {SCHEMA}.keys WHERE number = {}", self.number))?;
+            let why = if is_gone { "its table is gone" } else { "another program has created it" };
+            return Ok(Some(format!(
+                "the foreign key {} of {} was not created again: {why}",
+                one_line(&self.name),
+                one_line(&format!("{}.{}", self.table.0, self.table.1))
+            )));
+        }
         session.execute(&format!("ALTER TABLE {relation} ADD CONSTRAINT {name} {}", self.definition))?;
         if let Some(comment) = &self.comment {
             session.execute(&format!("COMMENT ON CONSTRAINT {name} ON {relation} IS {}", literal(comment)))?;
         }
-        session.execute(&format!("DELETE FROM {SCHEMA}.keys WHERE number = {}", self.number))
+        session.execute(&format!("DELETE FROM {SCHEMA}.keys WHERE number = {}", self.number))?;
+        Ok(None)
     }
 
     /// Returns the condition for a row that refers to a missing row. `column` writes a column of the row.
     pub(super) fn is_violated(&self, mut column: impl FnMut(&str) -> Result<String>) -> Result<String> {
         let own = self.columns.iter().map(|name| column(name)).collect::<Result<Vec<_>>>()?;
-        let same: Vec<String> =
-            own.iter().zip(&self.referenced).map(|(own, name)| format!("lifeboat_p.{} = {own}", ident(name))).collect();
+        let same: Vec<String> = self
+            .referenced
+            .iter()
+            .zip(&self.operators)
+            .zip(&own)
+            .map(|((name, operator), own)| format!("lifeboat_p.{} {operator} {own}", ident(name)))
+            .collect();
         let all =
             |word: &str, glue: &str| own.iter().map(|own| format!("{own} IS {word}")).collect::<Vec<_>>().join(glue);
         let missing = format!(

@@ -8,7 +8,7 @@ use super::foreign_key::{ForeignKey, between, dropped};
 use super::load::Loader;
 use super::plan::Plan;
 use super::state::{self, Chunk, SCHEMA};
-use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
@@ -23,8 +23,8 @@ pub(super) fn drop_all(session: &mut Session, plan: &Plan) -> Result<()> {
         let json = |names: &[String]| literal(&serde_json::to_string(names).unwrap_or_default());
         session.execute(&format!(
             "INSERT INTO {SCHEMA}.keys (plan, schema, relation, parent_schema, parent, name, definition, comment, columns,
-                                        referenced, is_full)
-             VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
+                                        referenced, operators, is_full)
+             VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})",
             literal(&plan.id),
             literal(&key.table.0),
             literal(&key.table.1),
@@ -35,6 +35,7 @@ pub(super) fn drop_all(session: &mut Session, plan: &Plan) -> Result<()> {
             key.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal),
             json(&key.columns),
             json(&key.referenced),
+            json(&key.operators),
             key.is_full
         ))?;
         session.execute(&format!("ALTER TABLE {} DROP CONSTRAINT {}", key.relation(), ident(&key.name)))?;
@@ -59,11 +60,13 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
         }
         session.execute("BEGIN")?;
         let created = keys.iter().try_for_each(|key| {
-            key.create(session).map_err(|error| {
-                error.context(format!("cannot create the foreign key {} again", one_line(&key.name))).hint(
-                    "correct the cause, then run the plan again; 'lifeboat migrate rollback' creates it again too",
-                )
-            })
+            key.create(session).map(|remark| remark.iter().for_each(|remark| tracing::warn!("{remark}"))).map_err(
+                |error| {
+                    error.context(format!("cannot create the foreign key {} again", one_line(&key.name))).hint(
+                        "correct the cause, then run the plan again; 'lifeboat migrate rollback' creates it again too",
+                    )
+                },
+            )
         });
         let Err(error) = created.and_then(|()| session.execute("COMMIT")) else { return Ok(()) };
         let _ = session.execute("ROLLBACK");
@@ -103,6 +106,12 @@ fn reject_violations_of(
     chunks: &[Chunk],
     key: &ForeignKey,
 ) -> Result<u64> {
+    // Otherwise another program could insert a row, or the missing one, between two of the statements.
+    session.execute(&format!(
+        "LOCK TABLE {}, {} IN SHARE ROW EXCLUSIVE MODE",
+        key.relation(),
+        qualified(&key.parent.0, &key.parent.1)
+    ))?;
     let violated = key.is_violated(|name| Ok(format!("lifeboat_c.{}", ident(name))))?;
     let of_target = format!("{} lifeboat_c WHERE {violated}", key.relation());
     let count: u64 = session.row(&format!("SELECT count(*) AS rows FROM {of_target}"))?.number("rows")?;

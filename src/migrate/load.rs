@@ -89,11 +89,14 @@ impl Sink {
     }
 }
 
-/// Returns the quoted name of a type without its length or precision.
+/// Returns the quoted name of a type without its length or precision: of the type under a domain, which may have some too.
 fn unbounded(session: &mut Session, target_type: &str) -> Result<String> {
     let row = session.row(&format!(
-        "SELECT n.nspname AS schema, t.typname AS name FROM pg_catalog.pg_type t
-           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE t.oid = {}::pg_catalog.regtype",
+        "WITH RECURSIVE types AS (
+             SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = {}::pg_catalog.regtype
+              UNION ALL SELECT t.oid, t.typbasetype FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype)
+         SELECT n.nspname AS schema, t.typname AS name FROM types b JOIN pg_catalog.pg_type t ON t.oid = b.oid
+           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE b.typbasetype = 0",
         literal(target_type)
     ))?;
     // Quoted, because PostgreSQL reads unquoted `char` and `bit` as char(1) and bit(1).
@@ -340,7 +343,7 @@ impl<'a> Loader<'a> {
                 refused += self.reject_duplicates(session, sink, key)?;
             }
         }
-        for key in self.shared.enforced.iter().filter(|key| key.is_of(&sink.plan)) {
+        for key in self.shared.enforced.iter().filter(|key| key.is_of(&sink.plan) && key.is_loaded(&sink.plan)) {
             refused += self.reject_orphans(session, sink, key)?;
         }
         let rows = i64::try_from(staged).unwrap_or(i64::MAX);

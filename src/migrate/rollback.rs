@@ -2,7 +2,7 @@
 //! into existing tables, if the tables are the same and have exactly these rows. Then removes the run's empty schemas
 //! and the records about the run.
 
-use super::foreign_key;
+use super::foreign_key::{self, ForeignKey};
 use super::plan::Plan;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
@@ -58,10 +58,11 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
                 .push(format!("the table that the run loaded as {name} was dropped or renamed: it is not rolled back"));
         }
     }
-    keep_referenced(session, &mut loaded, &mut outcome)?;
+    let dropped = foreign_key::dropped(session, &plan.id)?;
+    keep_referenced(session, &mut loaded, &dropped, &mut outcome)?;
     empty(session, &loaded)?;
-    for key in foreign_key::dropped(session, &plan.id)? {
-        key.create(session)?;
+    for key in dropped {
+        outcome.notes.extend(key.create(session)?);
     }
     let new: Vec<&Made> = loaded.iter().filter(|one| one.kind == "table").collect();
     drop_tables(session, &new, &mut outcome)?;
@@ -124,7 +125,12 @@ fn require_as_loaded(
 
 /// Removes the tables from the list to which rows of other tables refer: they would be deleted or changed with these, or
 /// prevent it. Notes name them.
-fn keep_referenced(session: &mut Session, loaded: &mut Vec<Made>, outcome: &mut RollbackOutcome) -> Result<()> {
+fn keep_referenced(
+    session: &mut Session,
+    loaded: &mut Vec<Made>,
+    dropped: &[ForeignKey],
+    outcome: &mut RollbackOutcome,
+) -> Result<()> {
     loop {
         let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
         let list = if oids.is_empty() { "0".to_owned() } else { oids.join(", ") };
@@ -148,6 +154,24 @@ fn keep_referenced(session: &mut Session, loaded: &mut Vec<Made>, outcome: &mut 
                 kept = Some((key.number::<u32>("parent")?, child.to_owned(), rows));
                 break;
             }
+        }
+        // A key that the run has dropped, and that a table which is kept needs again.
+        let is_loaded = |(schema, name): &(String, String)| {
+            loaded.iter().find(|one| (&one.schema, &one.name) == (schema, name)).map(|one| one.oid)
+        };
+        for key in dropped.iter().filter(|key| is_loaded(&key.table).is_none()) {
+            if kept.is_some() {
+                break;
+            }
+            let Some(parent) = is_loaded(&key.parent) else { continue };
+            let refers: Vec<String> = key.columns.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
+            let there = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&key.relation()));
+            if !session.row(&there)?.flag("there")? {
+                continue;
+            }
+            let count = format!("SELECT count(*) AS rows FROM {} WHERE {}", key.relation(), refers.join(" AND "));
+            let rows: u64 = session.row(&count)?.number("rows")?;
+            kept = (rows > 0).then(|| (parent, key.relation(), rows));
         }
         let Some((parent, child, rows)) = kept else { return Ok(()) };
         for one in loaded.iter().filter(|one| one.oid == parent) {
@@ -188,7 +212,14 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
     let with: Vec<String> = rest.iter().enumerate().map(one).collect();
     let with = if with.is_empty() { String::new() } else { format!("WITH {} ", with.join(", ")) };
     // A table with checks to come can be changed no more in this transaction.
-    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", quoted(first)))
+    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", quoted(first)))?;
+    for one in loaded {
+        if session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", quoted(one)))?.flag("rows")? {
+            return Err(Error::failed(format!("{} still has rows after they were deleted", shown(one)))
+                .hint("a trigger of the table keeps or inserts rows: disable it first"));
+        }
+    }
+    Ok(())
 }
 
 /// Returns true if the object with this name is the one that was created (same OID).

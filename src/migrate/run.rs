@@ -104,6 +104,7 @@ impl Job<'_> {
             make::make(&mut session, self.plan, &sinks)?;
         }
         session.execute("COMMIT")?;
+        state::require_same_tables(&mut session, &self.plan.id)?;
         let chunks = state::chunks(&mut session, &self.plan.id)?;
         let mut sessions = self.sessions(session)?;
         let stop = AtomicBool::new(false);

@@ -46,7 +46,8 @@ ALTER TABLE lifeboat_migrate.steps ADD COLUMN IF NOT EXISTS planned text;
 CREATE TABLE IF NOT EXISTS lifeboat_migrate.keys (
     plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
     schema text NOT NULL, relation text NOT NULL, parent_schema text NOT NULL, parent text NOT NULL, name text NOT NULL,
-    definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL, is_full boolean NOT NULL);
+    definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL,
+    operators json NOT NULL, is_full boolean NOT NULL);
 CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
 ";
 
@@ -271,6 +272,28 @@ pub(crate) fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
             one.oid,
             literal(&one.kind)
         ))?;
+    }
+    Ok(())
+}
+
+/// Fails if a table that the plan has created or fills is not the same any more: what was loaded into it is gone.
+pub(super) fn require_same_tables(session: &mut Session, plan: &str) -> Result<()> {
+    for one in made(session, plan)? {
+        if !matches!(one.kind.as_str(), "table" | "filled") {
+            continue;
+        }
+        let found = session.row(&format!(
+            "SELECT coalesce(pg_catalog.to_regclass({})::pg_catalog.oid = {}, false) AS same",
+            literal(&qualified(&one.schema, &one.name)),
+            one.oid
+        ))?;
+        if !found.flag("same")? {
+            let name = one_line(&format!("{}.{}", one.schema, one.name));
+            return Err(Error::problem(format!(
+                "{name} is not the table that the run began with: it was dropped or renamed"
+            ))
+            .hint("run 'lifeboat migrate rollback', then run the plan again"));
+        }
     }
     Ok(())
 }

@@ -32,11 +32,11 @@ pub(super) fn early_steps(table: &TablePlan) -> Vec<(String, String)> {
 }
 
 fn key_step(table: &TablePlan, name: &str) -> String {
-    format!("key {} {name}", table.shown_target())
+    format!("key {} {}", ddl::target(table), ident(name))
 }
 
 fn index_step(table: &TablePlan, index: &IndexPlan) -> String {
-    format!("index {} {}", table.shown_target(), index.name)
+    format!("index {} {}", ddl::target(table), ident(&index.name))
 }
 
 /// An index that is created after loading.
@@ -246,7 +246,7 @@ impl<'a> Steps<'a> {
         let tables: Vec<TablePlan> = self.targets().into_iter().cloned().collect();
         for table in &tables {
             for key in &table.foreign_keys {
-                let step = format!("foreign key {} {}", table.shown_target(), key.name);
+                let step = format!("foreign key {} {}", ddl::target(table), ident(&key.name));
                 let planned = ddl::add_foreign_key(table, key, false);
                 if self.is_done(&step, &planned)? {
                     continue;

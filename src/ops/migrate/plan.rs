@@ -95,6 +95,12 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
         files: inspected.iter().map(|one| one.file.clone()).collect(),
         tables: proposals.iter().map(|proposal| proposal.plan.clone()).collect(),
     };
+    for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.columns.len() > MAX_COLUMNS) {
+        let (source, count) = (proposal.plan.shown_source(), proposal.plan.columns.len());
+        proposal.conflicts.push(format!(
+            "{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS} columns: remove some from the plan"
+        ));
+    }
     // Tables that would become one table cannot be tried.
     if differences.is_empty() {
         differences.extend(unassigned(obstacles(&params, &plan, &mut proposals)?));
@@ -345,13 +351,6 @@ fn clashes(proposals: &mut [Proposal], inputs: &Inputs, zone: Tz) -> Result<Vec<
             proposal.notes.insert(0, format!("CONFLICT: {message}. Rename this table, or set 'merge = true' on each"));
         }
         found.push(json!({ "kind": "clash", "table": target, "sources": sources, "message": message }));
-    }
-    for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.columns.len() > MAX_COLUMNS) {
-        let (source, count) = (proposal.plan.shown_source(), proposal.plan.columns.len());
-        let message =
-            format!("{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS} columns");
-        proposal.notes.insert(0, format!("CONFLICT: {message}. Remove columns"));
-        found.push(json!({ "kind": "columns", "table": proposal.plan.shown_target(), "message": message }));
     }
     Ok(found)
 }

@@ -163,7 +163,8 @@ fn a_table_with_too_many_columns_is_named_before_the_run() {
     migration.file("app.db", &format!("CREATE TABLE wide ({})", columns.join(", ")));
     let document = migration.json(3, &["plan", "app.db", "--to", &migration.target.url()]);
     let message = "app:wide has 1601 columns, but a table in PostgreSQL has at most 1600 columns";
-    assert_eq!(document["differences"][0]["message"], message);
+    let found = document["differences"][0]["message"].as_str().unwrap();
+    assert!(found.contains(message), "{found}");
     migration.migrate(&["run", "plan.toml"]).code(2).says("it has 1601 columns");
 }
 
