@@ -17,7 +17,7 @@ pub(crate) fn target_of(column: &ExistingColumn) -> ColumnTarget {
     let kind = Kind::parse(name).unwrap_or(Kind::Other);
     let limit = name.split_once('(').filter(|(word, _)| word.starts_with("character"));
     let characters = limit.and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
-    ColumnTarget { kind, characters, digits: kind.digits(name) }
+    ColumnTarget { kind, characters, digits: kind.digits(name), not_null: column.not_null }
 }
 
 /// Proposes a table of the plan for each table of a file: the one of that name in the target, or a new one.
@@ -78,7 +78,7 @@ fn adopt(
         options: Vec::new(),
         conflicts: Vec::new(),
         rows: profile.rows,
-        rejected: 0,
+        rejected: profile.unfit,
     };
     if !table.lacking.is_empty() {
         adopted.conflicts.push(format!(
@@ -170,7 +170,6 @@ fn adopt_column(
         plan.nulls = trial.nulls.keys().cloned().collect();
         notes.extend(propose::null_texts(trial));
         notes.extend(propose::failures(trial));
-        adopted.rejected += trial.failures;
     }
     if profile.too_long > 0
         && let Some(limit) = characters
@@ -181,13 +180,11 @@ fn adopt_column(
              type first",
             profile.too_long
         ));
-        adopted.rejected += profile.too_long;
     }
     let nulls = profile.nulls + trial.filter(|_| kind != Kind::Text).map_or(0, |trial| trial.nulls.values().sum());
     if target.not_null && nulls > 0 {
         notes
             .push(format!("{nulls} values are NULL or mean NULL, but the column is NOT NULL: their rows are rejected"));
-        adopted.rejected += nulls;
     }
     adopted.plan.columns.push(plan);
     adopted.column_notes.push(notes);

@@ -8,6 +8,15 @@ use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::wire::session::{Row, Session};
 use crate::platform::error::{Error, Result};
 
+/// An item of FROM with the type of a column `a`, a row of pg_attribute, and its modifier: those under a domain, if it is of
+/// one. The values of a domain are converted like those of its type.
+pub(crate) const TYPE_OF_COLUMN: &str = "
+    LATERAL (WITH RECURSIVE types AS (
+                 SELECT t.oid, a.atttypmod AS modifier, t.typbasetype, t.typtypmod FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid
+                  UNION ALL SELECT t.oid, d.typtypmod, t.typbasetype, t.typtypmod
+                   FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype)
+             SELECT oid, modifier FROM types WHERE typbasetype = 0) b";
+
 /// The relations of a schema.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExistingSchema {
@@ -90,7 +99,7 @@ impl ExistingSchema {
 
     fn read_columns(&mut self, session: &mut Session, schema: &str) -> Result<()> {
         let rows = session.rows(&format!(
-            "SELECT c.relname AS relation, a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+            "SELECT c.relname AS relation, a.attname AS name, pg_catalog.format_type(b.oid, b.modifier) AS type,
                     a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS not_null,
                     a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
                     a.attgenerated <> '' AS is_generated,
@@ -99,6 +108,7 @@ impl ExistingSchema {
                                    AND pg_catalog.has_sequence_privilege(q.sequence, 'SELECT')) THEN q.sequence END AS fixed
                FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+               CROSS JOIN {TYPE_OF_COLUMN}
                CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_serial_sequence(
                    pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname) AS sequence) q
               WHERE n.nspname = {} AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped

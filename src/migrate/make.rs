@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::existing::TYPE_OF_COLUMN;
 use super::load::Sink;
 use super::plan::{Plan, TablePlan};
 use super::state::{self, Step};
@@ -133,6 +134,14 @@ fn exists(session: &mut Session, qualified: &str) -> Result<bool> {
     session.row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(qualified)))?.flag("there")
 }
 
+/// Returns a query for the types of a table's columns; `name` is an SQL expression.
+fn types_of(name: &str) -> String {
+    format!(
+        "SELECT a.attname, a.attnum, b.oid, b.modifier FROM pg_catalog.pg_attribute a CROSS JOIN {TYPE_OF_COLUMN}
+          WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
+    )
+}
+
 /// Creates a table and returns true, or accepts an existing table that is empty and has these columns, and returns
 /// false.
 fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
@@ -153,12 +162,12 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
     session
         .execute(&format!("CREATE TEMPORARY TABLE lifeboat_types ({}) ON COMMIT DROP", ddl::typed_columns(table)))?;
     let wanted = session.rows(&format!(
-        "SELECT w.attname AS name, pg_catalog.format_type(w.atttypid, w.atttypmod) AS wanted,
-                pg_catalog.format_type(t.atttypid, t.atttypmod) AS found,
-                coalesce(t.atttypid = w.atttypid AND t.atttypmod IN (-1, w.atttypmod), false) AS fits
-           FROM pg_catalog.pg_attribute w LEFT JOIN pg_catalog.pg_attribute t
-             ON t.attrelid = {name}::pg_catalog.regclass AND t.attname = w.attname AND t.attnum > 0 AND NOT t.attisdropped
-          WHERE w.attrelid = 'pg_temp.lifeboat_types'::pg_catalog.regclass AND w.attnum > 0 ORDER BY w.attnum"
+        "SELECT w.attname AS name, pg_catalog.format_type(w.oid, w.modifier) AS wanted,
+                pg_catalog.format_type(t.oid, t.modifier) AS found,
+                coalesce(t.oid = w.oid AND t.modifier IN (-1, w.modifier), false) AS fits
+           FROM ({}) w LEFT JOIN ({}) t ON t.attname = w.attname ORDER BY w.attnum",
+        types_of("'pg_temp.lifeboat_types'"),
+        types_of(&name)
     ))?;
     session.execute("DROP TABLE pg_temp.lifeboat_types")?;
     for column in &wanted {

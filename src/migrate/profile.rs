@@ -22,6 +22,8 @@ pub(crate) struct TableProfile {
     pub rows: u64,
     /// The columns, in the table's order.
     pub columns: Vec<ColumnProfile>,
+    /// The number of rows with a value that does not fit an existing column.
+    pub unfit: u64,
     /// The rows that are too long for a btree index on columns of the table, by the numbers of these columns.
     pub long_rows: Vec<LongRows>,
 }
@@ -79,7 +81,7 @@ pub(crate) struct ColumnProfile {
     /// The row of the longest of them.
     pub longest_row: Option<i64>,
     longest: usize,
-    limit: Option<usize>,
+    target: Option<ColumnTarget>,
     hashes: HashSet<u64>,
     last_time: Option<Vec<u8>>,
 }
@@ -168,6 +170,8 @@ pub(crate) struct ColumnTarget {
     pub characters: Option<usize>,
     /// The number of digits of a second that it keeps, if that is limited.
     pub digits: Option<usize>,
+    /// True if it refuses NULL.
+    pub not_null: bool,
 }
 
 /// Inspects every value of a table. `targets` has one element for each column.
@@ -182,13 +186,17 @@ pub(crate) fn profile(
     let mut columns: Vec<ColumnProfile> =
         columns.map(|(column, target)| ColumnProfile::new(column, *target, zone)).collect();
     let mut rows = reader.rows(table, None)?;
-    let (mut count, mut scratch) = (0u64, Vec::new());
+    let (mut count, mut unfit, mut scratch) = (0u64, 0u64, Vec::new());
     let mut long_rows = indexed_columns(table);
     while rows.step()? {
         let rowid = rows.rowid()?;
+        let mut fits = true;
         for (place, column) in columns.iter_mut().enumerate() {
+            let before = column.unfit();
             column.add(rows.cell(place)?, rowid, &mut scratch);
+            fits &= before == column.unfit();
         }
+        unfit += u64::from(!fits);
         for index in &mut long_rows {
             index.add(&rows, rowid)?;
         }
@@ -203,7 +211,7 @@ pub(crate) fn profile(
         column.hashes = HashSet::new();
     }
     long_rows.retain(|index| index.rows > 0);
-    Ok(TableProfile { rows: count, columns, long_rows })
+    Ok(TableProfile { rows: count, unfit, columns, long_rows })
 }
 
 /// Returns the sets of columns on which the table has a key or an index without expressions.
@@ -287,7 +295,7 @@ impl ColumnProfile {
             too_long: 0,
             longest_row: None,
             longest: 0,
-            limit: target.and_then(|target| target.characters),
+            target,
             hashes: HashSet::new(),
             last_time: None,
         }
@@ -303,6 +311,16 @@ impl ColumnProfile {
     #[must_use]
     pub(crate) fn trial(&self, kind: Kind) -> Option<&Trial> {
         self.trials.iter().find(|trial| trial.kind == kind)
+    }
+
+    /// Returns the number of values that do not fit the existing column; 0 if there is none.
+    fn unfit(&self) -> u64 {
+        let Some(target) = self.target else { return 0 };
+        let trial = self.trial(target.kind);
+        let null_texts =
+            trial.filter(|trial| trial.kind != Kind::Text).map_or(0, |trial| trial.nulls.values().sum::<u64>());
+        let nulls = if target.not_null { self.nulls + null_texts } else { 0 };
+        trial.map_or(0, |trial| trial.failures) + self.too_long + nulls
     }
 
     fn add(&mut self, cell: Cell<'_>, rowid: Option<i64>, scratch: &mut Vec<u8>) {
@@ -383,7 +401,8 @@ impl ColumnProfile {
     /// Counts a text that is too long for the existing column. Spaces at its end count too, because the server would cut
     /// them off.
     fn measure(&mut self, text: &[u8], rowid: Option<i64>) {
-        let Some(limit) = self.limit.filter(|limit| text.len() > *limit) else { return };
+        let limit = self.target.and_then(|target| target.characters).filter(|limit| text.len() > *limit);
+        let Some(limit) = limit else { return };
         let length = String::from_utf8_lossy(text).chars().count();
         if length <= limit {
             return;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Difference;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::Session;
-use crate::migrate::existing::timescale;
+use crate::migrate::existing::{TYPE_OF_COLUMN, timescale};
 use crate::migrate::plan::{Plan, TablePlan};
 use crate::migrate::{ddl, state};
 use crate::platform::error::{Result, one_line};
@@ -103,9 +103,9 @@ fn columns(
 ) -> Result<()> {
     let shown = table.shown_target();
     let rows = session.rows(&format!(
-        "SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, NULL) AS type,
-                pg_catalog.format_type(a.atttypid, a.atttypmod) AS whole, a.attnotnull AS not_null
-           FROM pg_catalog.pg_attribute a
+        "SELECT a.attname AS name, pg_catalog.format_type(b.oid, NULL) AS type,
+                pg_catalog.format_type(b.oid, b.modifier) AS whole, a.attnotnull AS not_null
+           FROM pg_catalog.pg_attribute a CROSS JOIN {TYPE_OF_COLUMN}
           WHERE a.attrelid = {name}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped"
     ))?;
     let mut existing = BTreeMap::new();
@@ -115,14 +115,17 @@ fn columns(
     }
     for column in &table.columns {
         let wanted = session.row(&format!(
-            "SELECT pg_catalog.format_type({}::pg_catalog.regtype, NULL) AS type",
+            "SELECT pg_catalog.format_type(b.oid, NULL) AS type, b.oid <> a.atttypid AS is_domain
+               FROM (SELECT {}::pg_catalog.regtype::pg_catalog.oid AS atttypid, -1 AS atttypmod) a CROSS JOIN {TYPE_OF_COLUMN}",
             literal(&column.target_type)
         ))?;
-        let wanted = wanted.text("type")?;
+        let (is_domain, wanted) = (wanted.flag("is_domain")?, wanted.text("type")?);
         let column_name = one_line(column.target_name());
         match existing.get(column.target_name()) {
             None => add(format!("{shown} has no column {column_name}")),
-            Some((base, full_type, _)) if base != wanted || bounds(full_type) != bounds(&column.target_type) => {
+            Some((base, full_type, _))
+                if base != wanted || (!is_domain && bounds(full_type) != bounds(&column.target_type)) =>
+            {
                 add(format!("{shown}: the column {column_name} is {full_type}, but should be {}", column.target_type));
             }
             Some((_, _, false)) if ddl::refuses_null(table, column) => {

@@ -309,7 +309,10 @@ fn inspect(
     context.progress.start(&format!("inspecting {}", one_line(&file.name)), 0);
     let inspect = |table: &TableFacts| {
         let found = existing.table(&table.name);
-        let target = |column: &ColumnFacts| Some(adopt::target_of(found?.column(&column.name)?));
+        let target = |column: &ColumnFacts| {
+            let found = found?.column(&column.name).filter(|found| !found.is_generated)?;
+            Some(adopt::target_of(found))
+        };
         let targets: Vec<Option<ColumnTarget>> = table.columns.iter().map(target).collect();
         profile::profile(&reader, table, &targets, zone, &*context.progress)
     };

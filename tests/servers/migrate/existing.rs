@@ -331,6 +331,21 @@ fn rollback_leaves_and_names_what_others_have_made() {
     assert!(!migration.exists("app.c") && !migration.exists("lifeboat_migrate.plans"));
 }
 
+/// A row with two values that do not fit is one row that is rejected, not two.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_row_is_expected_to_be_rejected_once() {
+    let migration = prepared(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT, c INTEGER);
+         INSERT INTO t VALUES (1, 'x', 'x', 1), (2, 'y', NULL, 1), (3, '1', '1', -1), (4, '1', '1', 1);",
+        "CREATE TABLE t (id bigint PRIMARY KEY, a integer, b integer NOT NULL, c integer CHECK (c > 0))",
+    );
+    let planned = plan(&migration, 0, &[]);
+    assert_eq!(planned["tables"][0]["rejected"], 2, "{planned}");
+    let run = migration.json(3, &["run", "plan.toml"]);
+    assert!(messages(&run).contains("3 rows of app:t were rejected, and the plan expects at most 2"), "{run}");
+}
+
 /// A cast to a domain, or by an operator of another type, changes values or compares them otherwise than the server does.
 #[test]
 #[ignore = "needs PostgreSQL 15"]
