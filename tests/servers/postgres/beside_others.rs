@@ -222,6 +222,54 @@ fn a_failed_restore_puts_back_the_privileges_of_what_existed() {
     });
 }
 
+/// Another program creates a large object with the same oid, and the session that waits for it is ended.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn an_object_of_which_nobody_knows_who_created_it_leaves_the_database_incomplete() {
+    some_server(|server| {
+        let setup = Setup::new(server);
+        let source = server.create_database("unsure");
+        source.psql("SELECT lo_create(47110); CREATE TABLE public.one (i integer); INSERT INTO public.one VALUES (1)");
+        let id = setup.snapshot(&source, &[]);
+        let target = server.create_database("unsure_target");
+        let mut holder = connect(&target);
+        holder.execute("BEGIN").unwrap();
+        holder.rows("SELECT lo_create(47110)").unwrap();
+        let mut blocker = connect(&target);
+        let command = setup.command(&["restore", &id, "--to", &target.url(), "-j", "1"]);
+        let running = setup.sandbox.start_command(command);
+        let value = |query: &str| setup.server.value("postgres", query);
+        let waiting = |what: &str| {
+            format!(
+                "FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock' AND query ~ '{what}'",
+                target.name
+            )
+        };
+        let [creating, locking] = ["lo_create", "^LOCK TABLE"].map(waiting);
+        let is_waiting = |what: &str| value(&format!("SELECT count(*) {what}")) == "1";
+        wait_until("the program waits for the other session", || is_waiting(&creating));
+        // Until the object is there, nobody else reads the catalog.
+        blocker.execute("BEGIN").unwrap();
+        std::thread::scope(|scope| {
+            let lock = "LOCK TABLE pg_catalog.pg_largeobject_metadata IN ACCESS EXCLUSIVE MODE";
+            let locked = scope.spawn(|| blocker.execute(lock).unwrap());
+            wait_until("the other session waits for the program", || is_waiting(&locking));
+            value(&format!("SELECT pg_terminate_backend(pid) {creating}"));
+            locked.join().unwrap();
+        });
+        holder.execute("COMMIT").unwrap();
+        blocker.execute("ROLLBACK").unwrap();
+        let run = running.finish();
+        for words in ["is left incomplete", "47110", "it may be that of another program"] {
+            assert!(run.stderr().contains(words), "stderr lacks '{words}'\n{}", run.transcript());
+        }
+        assert_eq!(target.value("SELECT count(*) FROM pg_largeobject_metadata"), "1");
+        let comment =
+            format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'", target.name);
+        assert!(target.value(&comment).starts_with("lifeboat: not finished"));
+    });
+}
+
 #[test]
 #[ignore = "needs PostgreSQL"]
 fn a_drill_in_a_database_that_others_use_meanwhile_leaves_their_objects() {

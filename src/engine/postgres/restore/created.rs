@@ -2,7 +2,7 @@
 //! names there. Only objects that are not dropped together with another one are recorded.
 
 use crate::engine::postgres::schema::quote::literal;
-use crate::engine::postgres::schema::{Item, Kind, catalogs};
+use crate::engine::postgres::schema::{FIRST_NORMAL_OID, Item, Kind, catalogs};
 use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{self, Result};
 
@@ -102,15 +102,31 @@ pub(super) fn place_of(item: &Item) -> Option<Place> {
 impl Place {
     /// Returns a query for the oids of the rows of this item that the current transaction has written.
     fn query(&self, item: &Item) -> String {
-        format!("{} AND x.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid", self.named(item))
+        let named = self.named(item);
+        // The name is unique, so that no other can exist. Only superusers may read xmin there.
+        if self.catalog == catalogs::SUBSCRIPTION {
+            return named;
+        }
+        format!("{named} AND x.xmin = pg_catalog.pg_current_xact_id()::pg_catalog.xid")
     }
 
-    /// Returns a query for the oids of the objects with the name of this item.
+    /// Returns a query for the oids of the objects with the name of this item; of all objects that are not of the system or an
+    /// extension if those of this kind have no names.
     pub(super) fn named(&self, item: &Item) -> String {
         let mut sql = format!("SELECT x.oid FROM pg_catalog.{} x WHERE true", self.table);
         // CREATE OPERATOR also creates the operators that it names and that do not exist, without a function.
         let or_named = if self.catalog == catalogs::OPERATOR { "x.oprcode = 0 OR " } else { "" };
-        if !self.name.is_empty() {
+        if self.catalog == catalogs::SUBSCRIPTION {
+            let of_database = "(SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())";
+            sql.push_str(&format!(" AND x.subdbid = {of_database}"));
+        }
+        if self.name.is_empty() {
+            sql.push_str(&format!(
+                " AND x.oid >= {FIRST_NORMAL_OID} AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                      WHERE d.classid = {} AND d.objid = x.oid AND d.deptype = 'e')",
+                self.catalog
+            ));
+        } else {
             // The name of a function is followed by its arguments, and may itself have parentheses.
             let ends = item.name.match_indices('(').map(|(end, _)| end).filter(|_| self.catalog == catalogs::PROC);
             let names: Vec<String> = ends.chain([item.name.len()]).map(|end| literal(&item.name[..end])).collect();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::postgres::restore::create::shown;
 use crate::engine::postgres::restore::created::place_of;
+use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::schema::{Item, Kind, catalogs, identify};
 use crate::engine::postgres::wire::created::CreatedObject;
 use crate::engine::postgres::wire::session::Session;
@@ -115,16 +116,13 @@ fn find(session: &mut Session, items: &[Item], created: &[CreatedObject]) -> Res
     let mut unsure = Vec::new();
     for one in created {
         let item = &items[one.item];
-        let Some(place) = place_of(item) else { continue };
-        if let Some(oid) = one.oid {
-            found.push((place.catalog, oid, item.kind));
-            continue;
-        }
-        // The reply to its statement was lost.
-        for row in &session.rows(&place.named(item))? {
-            let oid = row.number("oid")?;
-            if created.iter().all(|other| other.oid != Some(oid)) {
-                unsure.push(format!("{} (it may be that of another program)", shown(item)));
+        match (place_of(item), one.oid) {
+            (Some(place), Some(oid)) => found.push((place.catalog, oid, item.kind)),
+            (_, Some(_)) => {}
+            (_, None) => {
+                if may_exist(session, items, created, item)? {
+                    unsure.push(format!("{} (it may be that of another program)", shown(item)));
+                }
             }
         }
     }
@@ -140,6 +138,35 @@ fn find(session: &mut Session, items: &[Item], created: &[CreatedObject]) -> Res
     found.sort_by_key(|(.., kind)| rank(*kind));
     found.retain(|(catalog, oid, _)| known.insert((*catalog, *oid)));
     Ok((found.into_iter().map(|(catalog, oid, kind)| (catalog, oid, drop_word(kind))).collect(), unsure))
+}
+
+/// Returns true if there is an object, besides those that are known to be ours, that may be that of this item. The reply to its
+/// statement was lost.
+fn may_exist(session: &mut Session, items: &[Item], created: &[CreatedObject], item: &Item) -> Result<bool> {
+    let query = match (place_of(item), item.kind) {
+        (Some(place), _) => {
+            let catalog_of = |one: &CreatedObject| place_of(&items[one.item]).map(|place| place.catalog);
+            let known: Vec<u32> =
+                created.iter().filter(|one| catalog_of(one) == Some(place.catalog)).filter_map(|one| one.oid).collect();
+            for row in &session.rows(&place.named(item))? {
+                if !known.contains(&row.number("oid")?) {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        }
+        (None, Kind::LargeObject) => {
+            format!("SELECT FROM pg_catalog.pg_largeobject_metadata m WHERE m.oid = {}", item.oid)
+        }
+        (None, Kind::UserMapping) => format!(
+            "SELECT FROM pg_catalog.pg_user_mappings m
+              WHERE pg_catalog.concat(m.usename, ' ', m.srvname) OPERATOR(pg_catalog.=) {}",
+            literal(&item.name)
+        ),
+        // Default privileges are put back.
+        (None, _) => return Ok(false),
+    };
+    session.row(&format!("SELECT EXISTS ({query}) AS is"))?.flag("is")
 }
 
 /// Returns the words after DROP.
