@@ -6,7 +6,7 @@ use super::contents::contents;
 use super::create::Owners;
 use super::equal::OtherValues;
 use super::existing;
-use super::fill::Filling;
+use super::fill::{Filling, State};
 use super::items::{leave_out_items_of_missing_roles, read_items};
 use super::tablespaces;
 use super::target::{self, Mark, Server};
@@ -116,10 +116,11 @@ impl Drill<'_> {
         match self.build(params, filling.items(), None, Some(filling.created())) {
             Ok(different) => {
                 let (state, cleared) = filling.clear();
-                if cleared.is_ok() && !state.ends_with("is empty again") {
-                    tracing::warn!("the drill is done; {state}");
+                let sentence = state.sentence(&one_line(&params.shown()));
+                if cleared.is_ok() && !matches!(state, State::Empty) {
+                    tracing::warn!("the drill is done; {sentence}");
                 }
-                cleared.map(|()| different).map_err(|error| error.context(format!("the drill is done, but {state}")))
+                cleared.map(|()| different).map_err(|error| error.context(format!("the drill is done, but {sentence}")))
             }
             Err(error) => Err(filling.clear_after(error)),
         }

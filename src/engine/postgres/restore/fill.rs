@@ -15,6 +15,34 @@ use crate::engine::postgres::wire::session::Session;
 use crate::platform::error::{Error, Result, one_line};
 use crate::snapshots::manifest::PostgresFacts;
 
+/// The state of a database after what was restored was dropped.
+pub(super) enum State {
+    Empty,
+    /// It has only these objects of other programs.
+    WithOthers(Vec<String>),
+    /// Something that was restored may be left.
+    Incomplete,
+    /// Another session has dropped it.
+    Gone,
+}
+
+impl State {
+    /// Returns a sentence about a database in this state.
+    pub(super) fn sentence(&self, shown: &str) -> String {
+        match self {
+            State::Empty => format!("{shown} is empty again"),
+            State::WithOthers(others) => {
+                let others = one_line(&others.join(", "));
+                format!("nothing of it is left in {shown}, which has objects of other programs: {others}")
+            }
+            State::Incomplete => {
+                format!("{shown} is left incomplete, and is marked so in its comment: drop it")
+            }
+            State::Gone => format!("{shown} was dropped by another session"),
+        }
+    }
+}
+
 /// A database that is being filled.
 pub(super) struct Filling<'a> {
     params: &'a Params,
@@ -106,37 +134,30 @@ impl<'a> Filling<'a> {
         self.server()?.unmark(self.params.database(), self.comment)
     }
 
-    /// Drops everything that was restored, and removes the mark. Returns a sentence about the state of the database, and
-    /// the error if something that was restored is left.
-    pub(super) fn clear(mut self) -> (String, Result<()>) {
-        let shown = one_line(&self.params.shown());
+    /// Drops everything that was restored, and removes the mark. Returns the state of the database, and the error
+    /// if something that was restored is left.
+    pub(super) fn clear(mut self) -> (State, Result<()>) {
         let cleanup = self.cleanup.take();
         let cleared = match cleanup.map(|mut session| self.undo(&mut session)) {
             Some(Ok(others)) => Ok(others),
             // The session was ended meanwhile, or was never opened.
             _ => session(self.params, Session::connect_for_cleanup).and_then(|mut session| self.undo(&mut session)),
         };
-        let incomplete = format!("{shown} is left incomplete, and is marked so in its comment: drop it");
         let name = self.params.database();
         let mut server = match self.server() {
             Ok(server) => server,
             Err(why) => {
                 tracing::warn!("cannot remove the mark: {}", why.full_message());
-                return (incomplete, Err(why));
+                return (State::Incomplete, Err(why));
             }
         };
         match cleared.and_then(|others| server.unmark(name, self.comment).map(|()| others)) {
-            Ok(others) if others.is_empty() => (format!("{shown} is empty again"), Ok(())),
-            Ok(others) => {
-                let others = one_line(&others.join(", "));
-                (format!("nothing of it is left in {shown}, which has objects of other programs: {others}"), Ok(()))
-            }
-            Err(why) if matches!(server.find_database(name), Ok(None)) => {
-                (format!("{shown} was dropped by another session"), Err(why))
-            }
+            Ok(others) if others.is_empty() => (State::Empty, Ok(())),
+            Ok(others) => (State::WithOthers(others), Ok(())),
+            Err(why) if matches!(server.find_database(name), Ok(None)) => (State::Gone, Err(why)),
             Err(why) => {
                 tracing::warn!("cannot drop the restored objects: {}", why.full_message());
-                (incomplete, Err(why))
+                (State::Incomplete, Err(why))
             }
         }
     }
@@ -157,8 +178,9 @@ impl<'a> Filling<'a> {
 
     /// Clears the database after the restore has failed, and adds its state to the error.
     pub(super) fn clear_after(self, error: Error) -> Error {
+        let shown = one_line(&self.params.shown());
         let (state, _) = self.clear();
-        error.context(format!("the restore failed; {state}"))
+        error.context(format!("the restore failed; {}", state.sentence(&shown)))
     }
 }
 
