@@ -27,7 +27,7 @@ pub(crate) fn sum(session: &mut Session, rows: &RowSource) -> Result<RowSum> {
     session.execute(begin)?;
     match sum_as_owner(session, rows) {
         Ok(sum) => session.execute(end).map(|()| sum),
-        Err(error) if sqlstate(&error).is_some() => {
+        Err(error) if sqlstate(&error).is_some_and(|state| is_of_code(&state)) => {
             session.execute(undo)?;
             tracing::warn!(
                 "the generated columns {} of the table {} were not compared, because its owner cannot read them: {}",
@@ -39,6 +39,12 @@ pub(crate) fn sum(session: &mut Session, rows: &RowSource) -> Result<RowSum> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Returns true if the owner may not do something, or if code of the database has failed. The reason is then neither the server,
+/// its resources, nor another session.
+fn is_of_code(state: &str) -> bool {
+    ["0A", "21", "22", "23", "2F", "38", "39", "42", "44", "P0"].iter().any(|class| state.starts_with(class))
 }
 
 /// Sums a copy of the rows that is made with the rights of the table's owner.
@@ -63,4 +69,19 @@ fn sum_as_owner(session: &mut Session, rows: &RowSource) -> Result<RowSum> {
     let sum = copy.sum(session)?;
     session.execute(&format!("DROP TABLE {COPY}"))?;
     Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_server_is_not_one_of_the_code() {
+        for state in ["42501", "22012", "P0001", "38001", "39000"] {
+            assert!(is_of_code(state), "{state}");
+        }
+        for state in ["53100", "55P03", "57014", "40P01", "40001", "58030", "XX001"] {
+            assert!(!is_of_code(state), "{state}");
+        }
+    }
 }
