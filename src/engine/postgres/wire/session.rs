@@ -333,18 +333,35 @@ impl Session {
     }
 }
 
-/// The most sessions that each pool has opened for [`open_up_to`], once it has let a client wait in vain.
-static MOST_OF_POOLS: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+/// The most sessions that each pool has opened for [`open_up_to`] when it last let a client wait in vain.
+static MOST_OF_POOLS: Mutex<BTreeMap<String, MostOfPool>> = Mutex::new(BTreeMap::new());
+
+/// The most sessions that a pool has opened.
+#[derive(Clone, Copy)]
+struct MostOfPool {
+    sessions: usize,
+    since: Instant,
+}
+
+impl MostOfPool {
+    /// The time after which a pool is asked for more again. It may have been busy for a moment only.
+    const KNOWN_FOR: Duration = Duration::from_secs(300);
+
+    fn is_known(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < MostOfPool::KNOWN_FOR
+    }
+}
 
 /// The time after which a refusal comes from a pool that has let the client wait. A server refuses at once.
 const SLOW_REFUSAL: Duration = Duration::from_millis(500);
 
 /// Opens up to `most` sessions of these parameters; fewer if the server accepts no more. A pool that has let a client wait in
-/// vain is not asked for as many again.
+/// vain is not asked for as many again for some minutes.
 pub fn open_up_to(params: &Params, most: usize, open: impl Fn() -> Result<Session>) -> Result<Vec<Session>> {
     let limits = || MOST_OF_POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let pool = params.shown();
-    let limit = limits().get(&pool).copied().unwrap_or(most).min(most);
+    let known = limits().get(&pool).copied().filter(|known| known.is_known(Instant::now()));
+    let limit = known.map_or(most, |known| known.sessions.min(most));
     let mut sessions = Vec::new();
     while sessions.len() < limit {
         let asked = Instant::now();
@@ -355,7 +372,7 @@ pub fn open_up_to(params: &Params, most: usize, open: impl Fn() -> Result<Sessio
                 let reason = error.full_message();
                 tracing::warn!("continuing with {} of {} sessions: {reason}", sessions.len() + 1, most + 1);
                 if asked.elapsed() >= SLOW_REFUSAL {
-                    limits().insert(pool, sessions.len());
+                    limits().insert(pool, MostOfPool { sessions: sessions.len(), since: Instant::now() });
                 }
                 break;
             }
@@ -468,5 +485,17 @@ impl Row {
             Some(json) => serde_json::from_str(json)
                 .map_err(|error| Error::failed(format!("the server's {column} is not a JSON list")).because(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_was_busy_is_asked_for_more_sessions_after_some_minutes() {
+        let known = MostOfPool { sessions: 1, since: Instant::now() };
+        assert!(known.is_known(known.since + Duration::from_secs(60)));
+        assert!(!known.is_known(known.since + Duration::from_secs(600)));
     }
 }
