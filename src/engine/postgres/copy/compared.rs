@@ -41,7 +41,7 @@ pub(crate) fn sum(session: &mut Session, rows: &RowSource) -> Result<RowSum> {
     }
 }
 
-/// Returns true if the owner may not do something, or if code of the database has failed. The reason is then neither the server,
+/// Returns true if the owner may not do something, or if code of the database has failed: the reason is neither the server nor
 /// its resources, nor another session.
 fn is_of_code(state: &str) -> bool {
     ["0A", "21", "22", "23", "2F", "38", "39", "42", "44", "P0"].iter().any(|class| state.starts_with(class))
