@@ -122,8 +122,12 @@ impl Database for PostgresDatabase {
         if Server::connect(&self.0)?.find_database(self.0.database())?.is_none() {
             return plan(RestoreSettings { create: true, ..settings });
         }
-        let provider = snapshot.manifest().postgres.as_ref().and_then(provided::of);
-        if contents(&mut Session::connect(&self.0)?, provider)?.is_empty() {
+        let mut session = Session::connect(&self.0)?;
+        let provider = match &snapshot.manifest().postgres {
+            Some(facts) => provided::of_target(&mut session, self.0.provider, facts)?,
+            None => self.0.provider,
+        };
+        if contents(&mut session, provider)?.is_empty() {
             return plan(settings);
         }
         match plan(RestoreSettings { replace: true, ..settings.clone() }) {

@@ -112,12 +112,18 @@ impl Provider {
         }
     }
 
-    /// Returns the provider of a server with these roles. Other servers have a role `postgres` or `pgbouncer` too.
+    /// Returns true if a server with these roles may be of this provider: it has one of its own roles. Other servers have a
+    /// role `postgres` or `pgbouncer` too.
+    pub(crate) fn has_role_in(self, roles: &[&str]) -> bool {
+        let own = self.roles().iter().chain(self.administrators());
+        own.filter(|role| !["postgres", "pgbouncer"].contains(role)).any(|role| roles.contains(role))
+    }
+
+    /// Returns the provider of a server with these roles; `None` if they are of several: a database that moves from one
+    /// provider to another brings roles with it.
     pub(crate) fn of_roles(roles: &[&str]) -> Option<Self> {
-        Provider::ALL.into_iter().find(|provider| {
-            let own = provider.roles().iter().chain(provider.administrators());
-            own.filter(|role| !["postgres", "pgbouncer"].contains(role)).any(|role| roles.contains(role))
-        })
+        let mut found = Provider::ALL.into_iter().filter(|provider| provider.has_role_in(roles));
+        found.next().filter(|_| found.next().is_none())
     }
 }
 
@@ -149,5 +155,8 @@ mod tests {
         assert_eq!(Provider::of_roles(&["postgres", "supabase_auth_admin"]), Some(Provider::Supabase));
         assert_eq!(Provider::of_roles(&["rds_superuser"]), Some(Provider::Rds));
         assert_eq!(Provider::of_roles(&["app", "neon_superuser"]), Some(Provider::Neon));
+        let of_two = ["rdsadmin", "supabase_auth_admin"];
+        assert_eq!(Provider::of_roles(&of_two), None);
+        assert!(Provider::Rds.has_role_in(&of_two) && !Provider::Neon.has_role_in(&of_two));
     }
 }

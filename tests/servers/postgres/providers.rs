@@ -104,6 +104,19 @@ fn objects_of_a_provider_are_left_out_and_named() {
         plain.psql("CREATE SCHEMA auth; CREATE TABLE auth.mine (a integer)");
         setup.run(&["restore", &id, "--to", &plain.url()]).code(2).says("is not empty").says("auth.mine");
 
+        // There, rows are replaced and single tables are restored without the provider, with a safety snapshot.
+        let other = postgres::server(15).create_database("provided_other");
+        let to_other = ["restore", &id, "--to", &other.url(), "--no-owner"];
+        let run = setup.ok(&[&to_other[..], &["--table", "mine.profiles"]].concat());
+        for left_out in ["function auth.uid()", "profiles_id_fkey"] {
+            assert!(run.stderr().contains(left_out), "{left_out}: {}", run.transcript());
+        }
+        assert!(run.stdout().contains("publication supabase_realtime does not exist"), "{}", run.transcript());
+        assert_eq!(other.value("SELECT auth.uid() IS NULL"), "t");
+        other.psql("UPDATE mine.profiles SET name = 'b'");
+        setup.ok(&[&to_other[..], &["--replace", "--yes"]].concat());
+        assert_eq!(other.value("SELECT name FROM mine.profiles"), "a");
+
         // In a database of the provider, the objects find those of the provider.
         let target_url = url(server, app, &target.name);
         setup.run(&["restore", &id, "--to", &target_url, "--swap", "--yes"]).code(2).says("of the provider supabase");
@@ -124,6 +137,29 @@ fn objects_of_a_provider_are_left_out_and_named() {
         target.psql("UPDATE mine.profiles SET name = 'b'");
         setup.ok(&["restore", &id, "--to", &target_url, "--replace", "--yes"]);
         assert_eq!(target.value("SELECT name FROM mine.profiles"), "a");
+
+        // A single table finds what it uses too, although the role may create nothing in the schema of the provider.
+        target.psql(format!("DROP TABLE mine.profiles CASCADE; REVOKE CREATE ON SCHEMA auth FROM {app}"));
+        setup.ok(&["restore", &id, "--to", &target_url, "--table", "mine.profiles"]);
+        assert_eq!(target.value("SELECT count(*) FROM mine.profiles"), "1");
+        assert_eq!(target.value("SELECT count(*) FROM pg_constraint WHERE conname = 'profiles_id_fkey'"), "1");
+
+        // The target's own provider says what its database has: a snapshot without objects of a provider is restored into
+        // one that only the provider has prepared.
+        let (own, prepared) = (server.create_database("provided_own"), server.create_database("provided_prepared"));
+        own.psql(format!(
+            "CREATE SCHEMA mine; CREATE TABLE mine.notes (a integer); INSERT INTO mine.notes VALUES (1); \
+             ALTER SCHEMA mine OWNER TO {app}; ALTER TABLE mine.notes OWNER TO {app}"
+        ));
+        like_supabase(server, &prepared, app);
+        prepared.psql("DROP SCHEMA mine");
+        let own_id = text(&setup.ok(&["snapshot", &own.url(), "--json"]).json()["snapshots"][0]["id"]);
+        let prepared_url = url(server, app, &prepared.name);
+        let config = format!("[[source]]\nname = \"prepared\"\nurl = \"{prepared_url}\"\nprovider = \"supabase\"\n");
+        std::fs::write(setup.sandbox.path("lifeboat.toml"), config).unwrap();
+        setup.run(&["restore", &own_id, "--to", &prepared_url]).code(2).says("is not empty");
+        setup.ok(&["restore", &own_id, "--to", "prepared"]);
+        assert_eq!(prepared.value("SELECT a FROM mine.notes"), "1");
 
         // The config names the provider for every command.
         let config = format!(
@@ -236,6 +272,14 @@ fn the_owner_of_a_database_on_rds_saves_drills_and_restores_it() {
         source.psql(format!("SET ROLE app; {OBJECTS} ALTER TABLE prices ADD more hstore"));
         round_trip(&setup, "app", "rds", &source, &target);
         let source_url = url(server, "app", &source.name);
+        // The schema public is left to the provider, on servers without its roles too.
+        let id = text(&setup.json(&["list"])["snapshots"][0]["id"]);
+        let elsewhere = PrivateServer::start(server.major);
+        elsewhere.psql("postgres", "CREATE ROLE app; CREATE ROLE rds_superuser");
+        setup.ok(&["drill", &id, "--to", &elsewhere.socket_url("postgres")]);
+        // A role of another provider, as a database that has moved brings one, changes nothing.
+        server.psql("postgres", "CREATE ROLE supabase_auth_admin");
+        setup.ok(&["snapshot", &source_url, "--provider", "rds"]);
         setup
             .run(&["snapshot", &source_url, "--provider", "neon"])
             .code(2)

@@ -38,6 +38,7 @@ pub(in crate::engine::postgres) fn drill(
     let facts = snapshot.manifest().postgres.as_ref().ok_or_else(not_postgres)?;
     let mut server = Server::connect(params)?;
     server.require_primary()?;
+    let params = &params.with_provider(provided::of_target(server.session(), params.provider, facts)?);
     warn_about_dropped(&server.drop_left_over(&context.host)?);
     let mut items = read_items(snapshot)?;
     for note in leave_out(&mut items, settings.without) {
@@ -177,7 +178,7 @@ fn uses_named_database(server: &mut Server, params: &Params, facts: &PostgresFac
         let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
         facts.extensions.iter().any(|extension| names.contains(&extension.name.as_str()))
     };
-    Ok((is_prepared || !may_create) && contents(&mut session, provided::of(facts))?.is_empty())
+    Ok((is_prepared || !may_create) && contents(&mut session, params.provider)?.is_empty())
 }
 
 fn cannot_create_databases(server: &Server, params: &Params) -> Error {

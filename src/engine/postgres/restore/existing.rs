@@ -37,7 +37,11 @@ pub(super) fn leave_alone(session: &mut Session, items: &[Item]) -> Result<Vec<I
             item.comments.clear();
         }
         match item.kind {
-            Kind::Extension if extensions.contains(item.name.as_str()) => {}
+            Kind::Extension if extensions.contains(item.name.as_str()) => {
+                if item.provided {
+                    item.grants.clear();
+                }
+            }
             _ if item.provided => {
                 if !is_there(originals, item, &schemas, &names) {
                     make_stand_in(item);

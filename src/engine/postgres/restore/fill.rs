@@ -7,8 +7,7 @@ use super::contents::contents;
 use super::drop_created::drop_created;
 use super::existing::{self, session};
 use super::target::{self, Mark, Server};
-use crate::engine::postgres::provider::Provider;
-use crate::engine::postgres::schema::{Item, provided};
+use crate::engine::postgres::schema::Item;
 use crate::engine::postgres::wire::created::Created;
 use crate::engine::postgres::wire::params::Params;
 use crate::engine::postgres::wire::session::Session;
@@ -50,8 +49,6 @@ pub(super) struct Filling<'a> {
     comment: Option<&'a str>,
     /// The objects that are created, without those that exist.
     items: Vec<Item>,
-    /// The provider whose objects the database may have.
-    provider: Option<Provider>,
     /// The objects that were created.
     created: Created,
     /// The properties that the database had before.
@@ -71,7 +68,6 @@ impl<'a> Filling<'a> {
         comment: Option<&'a str>,
         (snapshot, host): (&str, &str),
     ) -> Result<Self> {
-        let provider = facts.and_then(provided::of);
         let mut first = session(params, Session::connect)?;
         let items = existing::leave_alone(&mut first, items)?;
         if let Some(facts) = facts {
@@ -90,7 +86,7 @@ impl<'a> Filling<'a> {
         server.mark(params.database(), &Mark::new(target::FILL, snapshot, host))?;
         let server = cleanup.is_some().then_some(server);
         let created = Created::default();
-        let mut filling = Filling { params, comment, items, provider, created, before, server, cleanup };
+        let mut filling = Filling { params, comment, items, created, before, server, cleanup };
         match filling.require_empty() {
             Ok(()) => Ok(filling),
             Err(error) => {
@@ -103,8 +99,8 @@ impl<'a> Filling<'a> {
     /// Fails if the database has got contents since it was inspected.
     fn require_empty(&mut self) -> Result<()> {
         let found = match &mut self.cleanup {
-            Some(session) => contents(session, self.provider)?,
-            None => contents(&mut session(self.params, Session::connect)?, self.provider)?,
+            Some(session) => contents(session, self.params.provider)?,
+            None => contents(&mut session(self.params, Session::connect)?, self.params.provider)?,
         };
         if found.is_empty() {
             return Ok(());
@@ -169,11 +165,11 @@ impl<'a> Filling<'a> {
         let left = drop_created(session, &self.items, &created)?;
         let changed: Vec<&Item> = created.iter().map(|one| &self.items[one.item]).collect();
         self.before.put_back(session, &self.items, &changed)?;
-        configuration::delete_rows(session, self.provider)?;
+        configuration::delete_rows(session, self.params.provider)?;
         if !left.is_empty() {
             return Err(Error::failed(format!("these objects still exist: {}", left.join(", "))));
         }
-        contents(session, self.provider)
+        contents(session, self.params.provider)
     }
 
     /// Clears the database after the restore has failed, and adds its state to the error.

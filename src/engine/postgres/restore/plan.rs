@@ -22,7 +22,6 @@ use super::tied::{self, Tied};
 use super::undo;
 use super::without::{leave_out, roles_without_acl};
 use crate::engine::context::EngineContext;
-use crate::engine::postgres::provider::Provider;
 use crate::engine::postgres::role_settings;
 use crate::engine::postgres::save::LARGE_OBJECTS;
 use crate::engine::postgres::schema::{Item, data, newer, provided};
@@ -140,6 +139,7 @@ impl Plan {
         let chosen = choose(manifest, &items, &settings.table)?;
         let mut server = Server::connect(params)?;
         server.require_primary()?;
+        let params = &params.with_provider(provided::of_target(server.session(), params.provider, &facts)?);
         let existing = server.find_database(&name)?;
         let owners = if settings.no_owner { Owners::Leave } else { Owners::Keep };
         if settings.plain_tables {
@@ -163,7 +163,7 @@ impl Plan {
         }
         // Some servers accept only one session at a time.
         drop(server);
-        let mode = mode(settings, existing.as_ref(), params, provided::of(&facts))?;
+        let mode = mode(settings, existing.as_ref(), params)?;
         let mut present = facts.clone();
         present.roles.retain(|role| !new_roles.contains(role));
         require_no_obstacles(params, &mode, &present, &items, settings)?;
@@ -181,11 +181,10 @@ impl Plan {
             }
         }
         let comment = existing.and_then(|existing| existing.comment);
-        let plain = settings.plain_tables;
         let mut plan = Plan {
             settings: settings.clone(),
             context: context.clone(),
-            params: params.with_provider(provided::of(&facts).or(params.provider)),
+            params: params.clone(),
             snapshot,
             facts,
             mode,
@@ -194,7 +193,7 @@ impl Plan {
             comment,
             items,
             window: None,
-            plain,
+            plain: settings.plain_tables,
             in_use,
             new_roles,
             after_rename,
@@ -302,7 +301,7 @@ impl Plan {
             let mut session = self.read_only_session()?;
             self.in_use.add_event_triggers(&mut session)?;
             let all = self.settings.table.is_empty();
-            replace::require_fit(&mut session, &self.tables(), all, provided::of(&self.facts))?;
+            replace::require_fit(&mut session, &self.tables(), all, self.params.provider)?;
         }
         if self.mode == Mode::Tables {
             let mut session = self.read_only_session()?;
@@ -319,6 +318,7 @@ impl Plan {
                     "replace their rows with --replace, or restore them into a new schema with --beside SCHEMA",
                 ));
             }
+            self.items = existing::leave_alone(&mut session, &self.items)?;
             // Only the roles that the chosen tables need are made.
             let (items, _) = self.items_of_tables(&mut session)?;
             let needed: BTreeSet<&String> = items.iter().flat_map(|item| &item.roles).collect();
@@ -451,12 +451,7 @@ impl RestorePlan for Plan {
 }
 
 /// Chooses what a restore does to the target; fails if the options do not fit its state.
-fn mode(
-    settings: &RestoreSettings,
-    existing: Option<&Existing>,
-    params: &Params,
-    provider: Option<Provider>,
-) -> Result<Mode> {
+fn mode(settings: &RestoreSettings, existing: Option<&Existing>, params: &Params) -> Result<Mode> {
     let shown = one_line(&params.shown());
     let absent = |hint: &str| Error::usage(format!("the database {shown} does not exist")).hint(hint);
     match (existing, &settings.beside) {
@@ -479,7 +474,7 @@ fn mode(
             Err(target::incomplete(&shown))
         }
         (Some(_), _) => {
-            let found = contents(&mut Session::connect(params)?, provider)?;
+            let found = contents(&mut Session::connect(params)?, params.provider)?;
             if !found.is_empty() {
                 let found = one_line(&found.join(", "));
                 return Err(Error::usage(format!("the database {shown} is not empty: it has {found}")).hint(

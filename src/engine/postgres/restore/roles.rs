@@ -1,4 +1,4 @@
-//! The roles that a restore use_of_role as: it gives objects to their owners, and grants as their grantors. A role that only
+//! The roles that a restore acts as: it gives objects to their owners, and grants as their grantors. A role that only
 //! receives privileges must exist, and nothing more.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -21,7 +21,7 @@ use crate::engine::postgres::copy::rows::RowSum;
 use crate::engine::postgres::copy::selection::{Pattern, Selection};
 use crate::engine::postgres::copy::snapshot::SnapshotOptions;
 use crate::engine::postgres::save::{DatabaseSaving, origin_of};
-use crate::engine::postgres::schema::{Item, Kind, Section, provided};
+use crate::engine::postgres::schema::{Item, Kind, Section};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::restoring::{RestoreCaller, RestoreReport, RestoredTable, safety_failed};
 use crate::platform::error::{Error, Kind as ErrorKind, Result, one_line};
@@ -316,7 +316,7 @@ impl Plan {
                 ..Selection::default()
             },
             allow_partial: true,
-            provider: provided::of(&self.facts),
+            provider: self.params.provider,
         };
         let origin = origin_of(&self.params, &self.context.host);
         let save = |reading| {

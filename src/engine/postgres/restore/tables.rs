@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::again;
 use super::commit::commit;
 use super::create::{self, Owners};
+use super::existing;
 use super::items::{attachment_of, names_of, parent_of};
 use super::plan::Plan;
 use super::replace;
@@ -32,6 +33,7 @@ impl Plan {
         let (mut created, mut left_out) = (Vec::new(), Vec::new());
         self.in_one_transaction(&mut session, report, |session| {
             let (items, attached_last) = self.items_of_tables(session)?;
+            let (items, unpublished) = self.with_publications(items);
             let needed = self.create_needed(session, &items)?;
             let is_named = |item: &&&Item| item.kind != Kind::Extension;
             created = needed.iter().filter(is_named).map(|item| format!("the {}", create::shown(item))).collect();
@@ -57,11 +59,13 @@ impl Plan {
                     session.rows(&sequences::statement(value))?;
                 }
             }
+            // A foreign key to a table of a provider that the database lacks has no statements.
             let post = items.iter().filter(|item| item.section == Section::Post);
+            let post = post.filter(|item| item.refers_to.is_none() || !item.create.is_empty());
             let (keys, post): (Vec<&Item>, Vec<&Item>) = post.partition(|item| item.kind == Kind::ForeignKey);
             self.create_post_data(session, post.into_iter())?;
             let (keys, lost) = self.keys_with_tables(session, &keys)?;
-            left_out = lost;
+            left_out = [lost, unpublished].concat();
             self.create_post_data(session, keys.into_iter())?;
             self.create_post_data(session, attached_last.iter())?;
             lent.take_back(session)?;
@@ -74,6 +78,7 @@ impl Plan {
                 .filter(|item| matches!(item.kind, Kind::CompressedChunks | Kind::Job))
                 .try_for_each(|item| create::create_item(session, item, self.owners))?;
             self.warn_about_lost(session, &items)?;
+            existing::warn_about_lacking(&[needed, items].concat());
             Ok((copies, expected))
         })?;
         if !created.is_empty() {
@@ -92,13 +97,18 @@ impl Plan {
         let selected: BTreeSet<usize> = items.iter().map(|item| item.id).collect();
         let mut needed: BTreeSet<usize> = BTreeSet::new();
         let mut open: Vec<usize> = items.iter().flat_map(|item| item.needs.iter().copied()).collect();
-        let schemas: BTreeSet<&str> = items.iter().filter_map(|item| item.schema.as_deref()).collect();
-        let own = |item: &&Item| item.kind == Kind::Schema && schemas.contains(item.name.as_str());
-        open.extend(self.items.iter().filter(own).map(|item| item.id));
+        let schemas: HashMap<&str, usize> = self
+            .items
+            .iter()
+            .filter(|item| item.kind == Kind::Schema)
+            .map(|item| (item.name.as_str(), item.id))
+            .collect();
+        let schema_of = |item: &Item| item.schema.as_deref().and_then(|schema| schemas.get(schema)).copied();
+        open.extend(items.iter().filter_map(schema_of));
         while let Some(id) = open.pop() {
             let item = &self.items[id];
             if is_needed_by_tables(item.kind) && !selected.contains(&id) && needed.insert(id) {
-                open.extend(&item.needs);
+                open.extend(item.needs.iter().copied().chain(schema_of(item)));
             }
         }
         let mut created = Vec::new();
@@ -135,15 +145,41 @@ impl Plan {
                 continue;
             };
             let name = |item: &Item| qualified(item.schema.as_deref().unwrap_or_default(), &item.name);
-            left_out.push(LeftOut {
-                kind: key.kind.words(),
-                name: key.name.clone(),
-                table: key.table.map(|table| name(&self.items[table])).unwrap_or_default(),
-                reason: format!("the table {} does not exist in the database", one_line(&name(missing))),
-                statements: key.create.clone(),
-            });
+            left_out.push(self.left_out(key, format!("the table {}", one_line(&name(missing)))));
         }
         Ok((found, left_out))
+    }
+
+    /// Returns the items without those that add tables to publications which the database does not have, and these as objects
+    /// that are left out.
+    fn with_publications(&self, items: Vec<Item>) -> (Vec<Item>, Vec<LeftOut>) {
+        let missing = |item: &Item| {
+            let mut needs = item.needs.iter().map(|need| &self.items[*need]);
+            needs.find(|need| need.kind == Kind::Publication && !need.exists)
+        };
+        let (mut found, mut left_out) = (Vec::new(), Vec::new());
+        for item in items {
+            match missing(&item) {
+                Some(publication) => {
+                    let what = format!("the publication {}", one_line(&ident(&publication.name)));
+                    left_out.push(self.left_out(&item, what));
+                }
+                None => found.push(item),
+            }
+        }
+        (found, left_out)
+    }
+
+    /// Returns an object that is left out because the database lacks what it needs.
+    fn left_out(&self, item: &Item, lacking: String) -> LeftOut {
+        let name = |item: &Item| qualified(item.schema.as_deref().unwrap_or_default(), &item.name);
+        LeftOut {
+            kind: item.kind.words(),
+            name: item.name.clone(),
+            table: item.table.map(|table| name(&self.items[table])).unwrap_or_default(),
+            reason: format!("{lacking} does not exist in the database"),
+            statements: item.create.clone(),
+        }
     }
 
     /// Creates items after the rows. An item whose code fails is tried again after the others, and then with the settings of

@@ -15,20 +15,42 @@ use crate::platform::error::{Error, Result};
 use crate::snapshots::manifest::{PostgresFacts, ProviderFacts};
 
 /// Returns the provider whose objects a snapshot does not contain.
-pub(in crate::engine::postgres) fn of(facts: &PostgresFacts) -> Option<Provider> {
+fn of(facts: &PostgresFacts) -> Option<Provider> {
     facts.provider.as_ref().and_then(|provider| provider.name.parse().ok())
 }
 
-/// Returns the provider of a server, by its roles.
-pub(in crate::engine::postgres) fn of_server(session: &mut Session) -> Result<Option<Provider>> {
+/// Reads the roles of a server, and decides something by their names.
+fn by_roles<T>(session: &mut Session, decide: impl FnOnce(&[&str]) -> T) -> Result<T> {
     let rows = session.rows("SELECT rolname AS name FROM pg_catalog.pg_roles")?;
     let names: Vec<&str> = rows.iter().map(|row| row.text("name")).collect::<Result<_>>()?;
-    Ok(Provider::of_roles(&names))
+    Ok(decide(&names))
+}
+
+/// Returns the provider of a server, by its roles; `None` if they are of several providers.
+pub(in crate::engine::postgres) fn of_server(session: &mut Session) -> Result<Option<Provider>> {
+    by_roles(session, Provider::of_roles)
+}
+
+/// Returns the provider of the server that a snapshot is restored to: the one that the config names for it, or that of the
+/// snapshot if the server is of it too. Fails if the server is not of the provider that the config names.
+pub(in crate::engine::postgres) fn of_target(
+    session: &mut Session,
+    configured: Option<Provider>,
+    facts: &PostgresFacts,
+) -> Result<Option<Provider>> {
+    if let Some(provider) = configured {
+        require(session, provider)?;
+        return Ok(Some(provider));
+    }
+    match of(facts) {
+        Some(provider) => Ok(of_server(session)?.filter(|found| *found == provider)),
+        None => Ok(None),
+    }
 }
 
 /// Fails if the server is not of this provider: then schemas of the names that the provider uses belong to users.
 pub(in crate::engine::postgres) fn require(session: &mut Session, provider: Provider) -> Result<()> {
-    if of_server(session)? == Some(provider) {
+    if by_roles(session, |roles| provider.has_role_in(roles))? {
         return Ok(());
     }
     Err(Error::usage(format!(
@@ -45,7 +67,7 @@ pub(in crate::engine::postgres) fn schemas(
     provider: Option<Provider>,
 ) -> Result<BTreeSet<String>> {
     let Some(provider) = provider else { return Ok(BTreeSet::new()) };
-    if of_server(session)? != Some(provider) {
+    if !by_roles(session, |roles| provider.has_role_in(roles))? {
         return Ok(BTreeSet::new());
     }
     let rows = session.rows(&format!(
@@ -207,6 +229,12 @@ fn keep_owner_of_public(item: &mut Item, provider: Provider) {
     let is_default = |owner: &str| provider.roles().contains(&owner) || provider.administrators().contains(&owner);
     if item.kind == Kind::Schema && item.name == "public" && item.owner.as_deref().is_some_and(is_default) {
         item.set_owner.clear();
+        // The privileges may name it too: `TO role`, `FROM role` or `SET ROLE role`.
+        let is_named = |role: &String| {
+            let end = format!(" {}", quote::ident(role));
+            item.grants.iter().any(|grant| grant.trim_end_matches(" WITH GRANT OPTION").ends_with(&end))
+        };
+        item.roles.retain(|role| item.owner.as_ref() != Some(role) || is_named(role));
     }
 }
 
