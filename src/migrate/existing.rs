@@ -22,7 +22,7 @@ pub(crate) const TYPE_OF_COLUMN: &str = "
 pub(crate) struct ExistingSchema {
     /// The names of all relations: tables, views, indexes, sequences.
     pub names: BTreeSet<String>,
-    /// The relations that rows could be loaded into, or that have the name of a table but are none.
+    /// The tables, and the views and foreign tables, whose names a new table cannot have.
     relations: Vec<ExistingTable>,
 }
 

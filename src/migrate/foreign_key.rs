@@ -122,8 +122,8 @@ impl ForeignKey {
         format!("the foreign key {} finds no row in {}", one_line(&self.name), one_line(&parent))
     }
 
-    /// Returns the condition for a staged row, `s`, whose row in the same table is neither there nor staged. Only for a key
-    /// that refers to its own table.
+    /// Returns the condition for a staged row, `s`, that refers to another staged row. Only for a key that refers to its own
+    /// table.
     pub(super) fn is_staged_too(&self, mut column: impl FnMut(&str) -> Result<String>) -> Result<String> {
         let mut same = Vec::new();
         for ((own, referenced), operator) in self.columns.iter().zip(&self.referenced).zip(&self.operators) {
@@ -137,7 +137,7 @@ impl ForeignKey {
         qualified(&self.table.0, &self.table.1)
     }
 
-    /// Creates the key again, and removes its note. Returns a remark if the table or the key was made anew by others. Must be
+    /// Creates the key again, and removes its note. Returns a remark if others have dropped the table or created the key. Must be
     /// called in a transaction.
     pub(super) fn create(&self, session: &mut Session) -> Result<Option<String>> {
         let (relation, name) = (self.relation(), ident(&self.name));

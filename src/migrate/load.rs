@@ -595,12 +595,12 @@ impl<'a> Converted<'a> {
         }
     }
 
-    /// Takes these rows alone.
+    /// Restricts the rows to these.
     fn only(self, rows: RowCounts) -> Self {
         Converted { chosen: Some((rows, true)), ..self }
     }
 
-    /// Leaves these rows out.
+    /// Excludes these rows.
     fn without(self, rows: RowCounts) -> Self {
         Converted { chosen: Some((rows, false)), ..self }
     }

@@ -61,7 +61,7 @@ pub(super) fn make(session: &mut Session, plan: &Plan, sinks: &[Sink]) -> Result
     Ok(())
 }
 
-/// Returns the plan with the tables alone that exist already.
+/// Returns the plan with only those tables that exist already.
 pub(super) fn existing_part(session: &mut Session, plan: &Plan) -> Result<Plan> {
     let mut existing = plan.clone();
     let mut failed = None;

@@ -313,7 +313,7 @@ impl ColumnProfile {
         self.trials.iter().find(|trial| trial.kind == kind)
     }
 
-    /// Returns the number of values that do not fit the existing column; 0 if there is none.
+    /// Returns the number of values that do not fit the existing column; 0 if the column is new.
     fn unfit(&self) -> u64 {
         let Some(target) = self.target else { return 0 };
         let trial = self.trial(target.kind);

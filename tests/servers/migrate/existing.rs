@@ -296,7 +296,7 @@ fn what_is_not_done_yet_may_be_edited_in_the_plan_of_an_interrupted_run() {
     migration.json(0, &["run", "plan.toml"]);
     assert!(migration.exists("app.t_other") && migration.exists("app.t_b") && !migration.exists("app.t_a"));
     migration.json(0, &["verify", "plan.toml"]);
-    // What is done cannot be edited, and neither can columns.
+    // Steps that are done cannot be edited, and neither can columns.
     migration.edit_plan("columns = [\"a\", \"b\"]", "columns = [\"b\"]");
     migration.migrate(&["run", "plan.toml"]).code(2).says("the step 'index app.t t_other' is done");
     migration.edit_plan("columns = [\"b\"]", "columns = [\"a\", \"b\"]");
@@ -384,7 +384,7 @@ fn tables_that_change_while_a_run_is_interrupted_are_noticed_and_their_keys_are_
         assert_eq!(foreign_keys(&migration).len(), 0);
         (migration, before)
     };
-    // The table is made anew: its rows are gone.
+    // The table is dropped and created again: its rows are gone.
     let (migration, _) = interrupted();
     migration
         .target

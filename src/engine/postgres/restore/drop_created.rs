@@ -276,7 +276,7 @@ fn parts_of_others(session: &mut Session, some: &[Doomed], ours: &[u32]) -> Resu
 }
 
 /// Drops an object of those that depend on each other, with all that depend on it, if none of these is that of others.
-/// Returns false if there is none.
+/// Returns false if no object can be dropped so.
 fn drop_circle(session: &mut Session, doomed: &[Doomed]) -> Result<bool> {
     for one in doomed {
         let drop = format!("DROP {} {} CASCADE", one.word, one.name);

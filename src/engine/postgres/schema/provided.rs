@@ -1,7 +1,7 @@
 //! Separates the objects of a provider from those of the users of a managed server.
 //!
 //! The objects of users may use those of the provider: a policy calls `auth.uid()`, a foreign key refers to `auth.users`.
-//! Where the provider has created them, such objects find them again. In another database, such as that of a drill, the
+//! On a server of the provider, such objects find them again. In another database, such as that of a drill, the
 //! objects that are used are created as stand-ins, without rows, owners and privileges.
 //!
 //! Users also have objects in schemas of the provider, and rows in its tables. They are left out with it, and named.
