@@ -66,6 +66,8 @@ pub(super) struct Document<'a> {
     text: &'a str,
     table: DeTable<'a>,
     expanded: Vec<Expanded>,
+    /// The passwords of URLs in the text, as they are written.
+    passwords: Vec<&'a str>,
     /// The number of bytes that the values of variables may still have.
     left: usize,
     /// The first variable that is not set, by section.
@@ -80,6 +82,7 @@ impl<'a> Document<'a> {
             text,
             table,
             expanded: Vec::new(),
+            passwords: passwords(text),
             left: MAX_EXPANDED_BYTES,
             unset: BTreeMap::new(),
         };
@@ -202,7 +205,12 @@ impl<'a> Document<'a> {
         for expanded in self.expanded.iter().filter(|expanded| is_affected(expanded)) {
             message = hide(&message, &expanded.value, &expanded.written);
         }
-        message
+        self.without_passwords(message)
+    }
+
+    /// Replaces the passwords of URLs. A URL may be written in place of a number or a name, which an error quotes.
+    fn without_passwords(&self, message: String) -> String {
+        self.passwords.iter().fold(message, |message, password| hide(&message, password, "..."))
     }
 
     /// Returns `FILE:LINE: key.path`.
@@ -215,8 +223,23 @@ impl<'a> Document<'a> {
         if let Ok(table) = DeTable::parse(self.text) {
             find(table.get_ref(), &span, &mut key);
         }
-        if key.is_empty() { format!("{file}:{line}") } else { format!("{file}:{line}: {}", one_line(&key)) }
+        if key.is_empty() {
+            format!("{file}:{line}")
+        } else {
+            format!("{file}:{line}: {}", one_line(&self.without_passwords(key)))
+        }
     }
+}
+
+/// Returns the passwords of all URLs in a text: of each `//NAME:PASSWORD@`, the part between colon and at sign.
+fn passwords(text: &str) -> Vec<&str> {
+    let of_url = |rest: &'_ str| -> Option<Range<usize>> {
+        let end = rest.find(|char: char| char.is_whitespace() || "\"'`/?#".contains(char)).unwrap_or(rest.len());
+        let at = rest[..end].rfind('@')?;
+        let colon = rest[..at].find(':')?;
+        Some(colon + 1..at)
+    };
+    text.split("//").skip(1).filter_map(|rest| of_url(rest).map(|range| &rest[range])).collect()
 }
 
 /// Replaces `value` with `written` in a message. A value of fewer than 6 bytes is only replaced if no letter or

@@ -46,6 +46,21 @@ fn unknown_keys_are_reported_in_every_section() {
 }
 
 #[test]
+fn a_url_in_a_wrong_place_is_reported_without_its_password() {
+    let url = format!("postgres://app:{SECRET}@127.0.0.1/d");
+    let source = format!("[[source]]\nname = \"a\"\nurl = \"{url}\"\n");
+    for (wrong, words) in [
+        (format!("[[source.rule]]\ntable = \"t\"\nmax_row_drop = \"{url}\"\n"), "6: source.rule.max_row_drop: "),
+        (format!("[guard]\nevery = \"5{url}\"\n"), "5: guard.every: "),
+        (format!("[guard]\n\"{url}\" = 1\n"), "5: guard."),
+        (format!("\"{url}\" = 1\n\"{url}\" = 1\n"), "5: "),
+        (format!("[retention]\nkeep_daily = \"{SECRET}\"\n"), "5: retention.keep_daily: "),
+    ] {
+        refused(&format!("{source}{wrong}"), words);
+    }
+}
+
+#[test]
 fn invalid_values_are_reported_with_their_line_and_key() {
     let source = "[[source]]\nname = \"a\"\nurl = \"a.db\"\n";
     let rule = format!("{source}[[source.rule]]\ntable = \"t\"\n");
