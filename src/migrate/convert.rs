@@ -16,14 +16,14 @@
 //! | uuid | texts, blobs of 16 bytes |
 //! | others | texts and numbers; the server decides whether they are valid |
 
-use std::io::Write as _;
-
 use chrono::{DateTime, Datelike, LocalResult, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use serde::de::IgnoredAny;
 
 use super::changes::Changes;
+use super::decimal::Decimal;
 use super::json::repeats_key;
+use super::output::{Output, Text};
 use super::plan::{ColumnPlan, Epoch};
 use crate::engine::rules::moment::{self, Form, Reading};
 use crate::engine::sqlite::values::Cell;
@@ -167,9 +167,20 @@ impl Converter {
         Converter { epoch, ..Converter::of(kind, zone) }
     }
 
-    /// Appends a value in COPY's text format. If it fails, `out` may hold a part of the value, which the caller must
-    /// remove. Returns the ways in which the value is not exactly the same in the target.
+    /// Returns true if values of the type can be written in COPY's binary format.
+    #[must_use]
+    pub(super) fn has_binary_form(&self) -> bool {
+        self.kind != Kind::Other
+    }
+
+    /// Appends a value in COPY's text format, as [`write_to`](Self::write_to) does.
     pub(crate) fn write(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
+        self.write_to(cell, &mut Text(out))
+    }
+
+    /// Writes a value. If it fails, nothing or a part of it is written, which the caller must remove. Returns the ways in
+    /// which the value is not exactly the same in the target.
+    pub(crate) fn write_to(&self, cell: Cell<'_>, out: &mut impl Output) -> Result<Changes, Reason> {
         let is_null = match cell {
             Cell::Null => true,
             Cell::Text(text) => self.nulls.iter().any(|null| null.as_bytes() == text),
@@ -179,18 +190,9 @@ impl Converter {
             if self.not_null {
                 return Err(Reason("NULL is not allowed"));
             }
-            out.extend_from_slice(b"\\N");
+            out.null();
             return Ok(Changes::default());
         }
-        if let Some(digits) = self.digits {
-            let start = out.len();
-            let changes = self.write_value(cell, out)?;
-            return require_digits(&out[start..], digits).map(|()| changes);
-        }
-        self.write_value(cell, out)
-    }
-
-    fn write_value(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
         let written = match self.kind {
             Kind::Instant => return self.write_instant(cell, out).map(|(_, changes)| changes),
             Kind::Local => return self.local(cell, out),
@@ -209,17 +211,10 @@ impl Converter {
         written.map(|()| Changes::default())
     }
 
-    /// Appends an instant as [`write`](Self::write) does, and returns the form in which the file holds it too.
-    pub(super) fn write_checked_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(Form, Changes), Reason> {
-        let start = out.len();
-        let written = self.write_instant(cell, out)?;
-        self.digits.map_or(Ok(written), |digits| require_digits(&out[start..], digits).map(|()| written))
-    }
-
-    fn write_instant(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(Form, Changes), Reason> {
+    /// Writes an instant as [`write_to`](Self::write_to) does, and returns the form in which the file holds it too.
+    pub(super) fn write_instant(&self, cell: Cell<'_>, out: &mut impl Output) -> Result<(Form, Changes), Reason> {
         let reading = self.reading(cell)?;
-        write_time(reading.moment.first.naive_utc(), out)?;
-        out.extend_from_slice(b"+00");
+        out.instant(self.kept(reading.moment.first.naive_utc())?);
         let (twice, skipped) = match reading.clock {
             // A time that is not ambiguous has one instant. A date always has two: its beginning and its end.
             Some(clock) if reading.moment.first != reading.moment.last => match self.zone.from_local_datetime(&clock) {
@@ -230,6 +225,20 @@ impl Converter {
             _ => (false, false),
         };
         Ok((reading.form, Changes { twice, skipped, finer: self.is_finer(cell, &reading), repeats: false }))
+    }
+
+    /// Returns a time that the type keeps, except for digits beyond microseconds.
+    fn kept(&self, time: NaiveDateTime) -> Result<NaiveDateTime, Reason> {
+        if !(1..=9999).contains(&time.year()) {
+            return Err(Reason("it is a time outside the years 1 to 9999"));
+        }
+        // The server would round it.
+        let rounds =
+            |digits| !(time.nanosecond() / 1000).is_multiple_of(10_u32.pow((MICROSECOND_DIGITS - digits) as u32));
+        if self.digits.is_some_and(rounds) {
+            return Err(Reason("it has more digits than the column keeps"));
+        }
+        Ok(time)
     }
 
     /// Returns true if a time has digits beyond microseconds, which are not written.
@@ -245,24 +254,26 @@ impl Converter {
         }
     }
 
-    /// Appends a time without a zone, as it is written in the file. A conversion by way of UTC would shift times in the
+    /// Writes a time without a zone, as it is written in the file. A conversion by way of UTC would shift times in the
     /// hour that daylight saving time skips.
-    fn local(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<Changes, Reason> {
+    fn local(&self, cell: Cell<'_>, out: &mut impl Output) -> Result<Changes, Reason> {
         let reading = self.reading(cell)?;
         let in_zone = || self.zone.from_utc_datetime(&reading.moment.first.naive_utc()).naive_local();
-        write_time(reading.clock.unwrap_or_else(in_zone), out)?;
+        out.local(self.kept(reading.clock.unwrap_or_else(in_zone))?);
         Ok(Changes { finer: self.is_finer(cell, &reading), ..Changes::default() })
     }
 
-    /// Appends a date. A value with a time of day is refused, because the time would be lost. A value with an offset or
+    /// Writes a date. A value with a time of day is refused, because the time would be lost. A value with an offset or
     /// a counted number is refused too, because its day depends on the zone.
-    fn date(&self, cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+    fn date(&self, cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
         let reading = self.reading(cell)?;
-        match (reading.form, reading.clock) {
-            (Form::Date | Form::DateDigits, Some(clock)) => write_date(clock, out),
-            (Form::Local, Some(clock)) if clock.time() == NaiveTime::MIN => write_date(clock, out),
-            _ => Err(Reason("it is a time, not a date")),
-        }
+        let date = match (reading.form, reading.clock) {
+            (Form::Date | Form::DateDigits, Some(clock)) => clock,
+            (Form::Local, Some(clock)) if clock.time() == NaiveTime::MIN => clock,
+            _ => return Err(Reason("it is a time, not a date")),
+        };
+        out.date(self.kept(date)?);
+        Ok(())
     }
 
     fn reading(&self, cell: Cell<'_>) -> Result<Reading, Reason> {
@@ -339,11 +350,7 @@ fn after(number: i64, nanos: i128, since: i64) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds, u32::try_from(nanos.rem_euclid(SECOND)).ok()?)
 }
 
-fn put(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
-    out.write_fmt(arguments).expect("writing to memory cannot fail");
-}
-
-fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn whole(cell: Cell<'_>, bits: u8, out: &mut impl Output) -> Result<(), Reason> {
     const NOT_A_NUMBER: Reason = Reason("it is not a whole number");
     let number = match cell {
         Cell::Integer(number) => number,
@@ -367,7 +374,7 @@ fn whole(cell: Cell<'_>, bits: u8, out: &mut Vec<u8>) -> Result<(), Reason> {
     if !fits {
         return Err(Reason("it is out of range"));
     }
-    put(out, format_args!("{number}"));
+    out.whole(number, bits);
     Ok(())
 }
 
@@ -387,12 +394,12 @@ fn as_double(cell: Cell<'_>) -> Result<f64, Reason> {
         Cell::Text(text) => {
             let text = std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii();
             let bare = text.strip_prefix(['+', '-']).unwrap_or(text).to_ascii_lowercase();
-            if !matches!(bare.as_str(), "nan" | "inf" | "infinity") && Literal::parse(text).is_none() {
+            if !matches!(bare.as_str(), "nan" | "inf" | "infinity") && Decimal::parse(text).is_none() {
                 return Err(NOT_A_NUMBER);
             }
             let number: f64 = text.parse().map_err(|_| NOT_A_NUMBER)?;
             let is_word = bare.starts_with(['n', 'i']);
-            let is_underflow = number == 0.0 && Literal::parse(text).is_some_and(|literal| !literal.digits.is_empty());
+            let is_underflow = number == 0.0 && Decimal::parse(text).is_some_and(|number| !number.is_zero());
             if (number.is_infinite() && !is_word) || is_underflow {
                 return Err(Reason("it is out of range"));
             }
@@ -402,107 +409,48 @@ fn as_double(cell: Cell<'_>) -> Result<f64, Reason> {
     }
 }
 
-fn double(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    write_double(as_double(cell)?, out);
+fn double(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
+    out.double(as_double(cell)?);
     Ok(())
 }
 
-fn write_double(number: f64, out: &mut Vec<u8>) {
-    if number.is_nan() {
-        out.extend_from_slice(b"NaN");
-    } else if number.is_infinite() {
-        out.extend_from_slice(if number > 0.0 { b"Infinity" } else { b"-Infinity" });
-    } else {
-        put(out, format_args!("{number:?}"));
-    }
-}
-
-fn single(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn single(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     let number = as_double(cell)?;
     let narrow = number as f32;
     if f64::from(narrow) != number && !number.is_nan() {
         return Err(INEXACT);
     }
-    if narrow.is_finite() {
-        put(out, format_args!("{narrow:?}"));
-    } else {
-        write_double(number, out);
-    }
+    out.single(narrow);
     Ok(())
 }
 
-/// A parsed decimal number, such as `-12.50e3`.
-struct Literal {
-    /// The digits without leading and trailing zeros; empty for 0.
-    digits: Vec<u8>,
-    /// The number of digits before the decimal point. May be negative, or greater than the number of `digits`.
-    whole_digits: i64,
-}
-
-impl Literal {
-    fn parse(text: &str) -> Option<Self> {
-        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-        let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => {
-                let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-                if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-                    return None;
-                }
-                (mantissa, exponent.parse::<i32>().ok()?)
-            }
-            None => (unsigned, 0),
-        };
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        if whole.len() + fraction.len() == 0 || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
-        {
-            return None;
+fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut impl Output) -> Result<(), Reason> {
+    let written;
+    let text = match cell {
+        Cell::Integer(number) => {
+            written = number.to_string();
+            &written
         }
-        let all: Vec<u8> = whole.bytes().chain(fraction.bytes()).collect();
-        let first = all.iter().position(|digit| *digit != b'0');
-        let last = all.iter().rposition(|digit| *digit != b'0');
-        let (Some(first), Some(last)) = (first, last) else {
-            return Some(Literal { digits: Vec::new(), whole_digits: 0 });
-        };
-        Some(Literal {
-            digits: all[first..=last].to_vec(),
-            whole_digits: i64::try_from(whole.len()).ok()? - i64::try_from(first).ok()? + i64::from(exponent),
-        })
-    }
-
-    /// Returns true if `numeric(precision, scale)` holds the number exactly.
-    fn fits(&self, precision: u32, scale: u32) -> bool {
-        let count = i64::try_from(self.digits.len()).unwrap_or(i64::MAX);
-        count - self.whole_digits <= i64::from(scale) && self.whole_digits <= i64::from(precision) - i64::from(scale)
-    }
-}
-
-fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut Vec<u8>) -> Result<(), Reason> {
-    let start = out.len();
-    match cell {
-        Cell::Integer(number) => put(out, format_args!("{number}")),
-        Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
-        Cell::Text(text) => {
-            let text = std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii();
-            if text.eq_ignore_ascii_case("nan") {
-                out.extend_from_slice(b"NaN");
-                return Ok(());
-            }
-            Literal::parse(text).ok_or(NOT_A_NUMBER)?;
-            out.extend_from_slice(text.as_bytes());
+        Cell::Real(number) if number.is_finite() => {
+            written = format!("{number:?}");
+            &written
         }
+        Cell::Text(text) => std::str::from_utf8(text).map_err(|_| NOT_A_NUMBER)?.trim_ascii(),
         _ => return Err(NOT_A_NUMBER),
+    };
+    if text.eq_ignore_ascii_case("nan") {
+        out.numeric(None);
+        return Ok(());
     }
-    if let Some((precision, scale)) = bounds {
-        let written = std::str::from_utf8(&out[start..]).map_err(|_| NOT_A_NUMBER)?;
-        let literal = Literal::parse(written).ok_or(NOT_A_NUMBER)?;
-        if !literal.fits(precision, scale) {
-            return Err(INEXACT);
-        }
+    let number = Decimal::parse(text).ok_or(NOT_A_NUMBER)?;
+    if !bounds.map_or(number.fits_unbounded(), |(precision, scale)| number.fits(precision, scale)) {
+        return Err(INEXACT);
     }
+    out.numeric(Some(&number));
     Ok(())
 }
 
-fn boolean(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn boolean(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     const NOT_BOOLEAN: Reason = Reason("it is neither true nor false");
     let is_true = match cell {
         Cell::Integer(number @ (0 | 1)) => number == 1,
@@ -517,54 +465,22 @@ fn boolean(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
         }
         _ => return Err(NOT_BOOLEAN),
     };
-    out.push(if is_true { b't' } else { b'f' });
+    out.boolean(is_true);
     Ok(())
 }
 
-fn two(out: &mut Vec<u8>, number: u32) {
-    out.extend_from_slice(&[b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8]);
-}
-
-fn write_date(time: NaiveDateTime, out: &mut Vec<u8>) -> Result<(), Reason> {
-    let Ok(year @ 1..=9999) = u32::try_from(time.year()) else {
-        return Err(Reason("it is a time outside the years 1 to 9999"));
-    };
-    two(out, year / 100);
-    two(out, year % 100);
-    out.push(b'-');
-    two(out, time.month());
-    out.push(b'-');
-    two(out, time.day());
-    Ok(())
-}
-
-fn write_time(time: NaiveDateTime, out: &mut Vec<u8>) -> Result<(), Reason> {
-    write_date(time, out)?;
-    for (before, part) in [(b' ', time.hour()), (b':', time.minute()), (b':', time.second())] {
-        out.push(before);
-        two(out, part);
-    }
-    let micros = time.nanosecond() / 1000;
-    if micros > 0 {
-        put(out, format_args!(".{:06}", micros.min(999_999)));
-    }
-    Ok(())
-}
-
-/// Refuses a written time with more digits than the column keeps: the server would round it.
-fn require_digits(time: &[u8], digits: usize) -> Result<(), Reason> {
-    let fraction = time.iter().skip_while(|byte| **byte != b'.').skip(1).take(MICROSECOND_DIGITS);
-    if fraction.skip(digits).any(|digit| (b'1'..=b'9').contains(digit)) {
-        return Err(Reason("it has more digits than the column keeps"));
-    }
-    Ok(())
-}
-
-fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<Changes, Reason> {
+fn json(cell: Cell<'_>, is_binary: bool, out: &mut impl Output) -> Result<Changes, Reason> {
     let mut changes = Changes::default();
-    match cell {
-        Cell::Integer(number) => put(out, format_args!("{number}")),
-        Cell::Real(number) if number.is_finite() => put(out, format_args!("{number:?}")),
+    let written;
+    let text = match cell {
+        Cell::Integer(number) => {
+            written = number.to_string();
+            written.as_bytes()
+        }
+        Cell::Real(number) if number.is_finite() => {
+            written = format!("{number:?}");
+            written.as_bytes()
+        }
         Cell::Text(bytes) => {
             let text = std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
             if serde_json::from_str::<IgnoredAny>(text).is_err() {
@@ -574,9 +490,14 @@ fn json(cell: Cell<'_>, is_binary: bool, out: &mut Vec<u8>) -> Result<Changes, R
                 require_characters(bytes)?;
                 changes.repeats = repeats_key(text);
             }
-            escape(bytes, out);
+            bytes
         }
         _ => return Err(Reason("it is not valid JSON")),
+    };
+    if is_binary {
+        out.jsonb(text)
+    } else {
+        out.text(text)
     }
     Ok(changes)
 }
@@ -608,68 +529,46 @@ fn require_characters(json: &[u8]) -> Result<(), Reason> {
 
 const NOT_UTF8: Reason = Reason("it is text that is not UTF-8");
 
-fn text(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn text(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     match cell {
-        Cell::Integer(number) => put(out, format_args!("{number}")),
-        Cell::Real(number) => put(out, format_args!("{number:?}")),
+        Cell::Integer(number) => out.text(number.to_string().as_bytes()),
+        Cell::Real(number) => out.text(format!("{number:?}").as_bytes()),
         Cell::Text(bytes) => {
             std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
             if memchr::memchr(0, bytes).is_some() {
                 return Err(Reason("it is text with a NUL character"));
             }
-            escape(bytes, out);
+            out.text(bytes);
         }
         Cell::Blob(_) => return Err(Reason("it is a BLOB, not text")),
-        Cell::Null => out.extend_from_slice(b"\\N"),
+        Cell::Null => out.null(),
     }
     Ok(())
 }
 
-/// Appends text escaped for COPY's text format.
-pub(super) fn escape(mut text: &[u8], out: &mut Vec<u8>) {
-    let is_escaped = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t');
-    // A long value is copied once, and not again whenever the buffer grows.
-    if text.len() > 1 << 20 {
-        out.reserve(text.len() + text.iter().filter(|byte| is_escaped(byte)).count());
-    }
-    while let Some(at) = text.iter().position(is_escaped) {
-        out.extend_from_slice(&text[..at]);
-        out.extend_from_slice(match text[at] {
-            b'\n' => b"\\n",
-            b'\r' => b"\\r",
-            b'\t' => b"\\t",
-            _ => b"\\\\",
-        });
-        text = &text[at + 1..];
-    }
-    out.extend_from_slice(text);
-}
-
-fn bytes(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn bytes(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     let (Cell::Blob(bytes) | Cell::Text(bytes)) = cell else { return Err(Reason("it is not a BLOB")) };
-    out.extend_from_slice(b"\\\\x");
-    let start = out.len();
-    out.resize(start + 2 * bytes.len(), 0);
-    hex::encode_to_slice(bytes, &mut out[start..]).expect("there are two digits for each byte");
+    out.bytes(bytes);
     Ok(())
 }
 
-fn uuid(cell: Cell<'_>, out: &mut Vec<u8>) -> Result<(), Reason> {
+fn uuid(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     const NOT_A_UUID: Reason = Reason("it is not a UUID");
+    let mut uuid = [0; 16];
     match cell {
-        Cell::Blob(bytes) if bytes.len() == 16 => put(out, format_args!("{}", hex::encode(bytes))),
+        Cell::Blob(bytes) if bytes.len() == 16 => uuid.copy_from_slice(bytes),
         Cell::Text(text) => {
             let text = std::str::from_utf8(text).map_err(|_| NOT_A_UUID)?.trim_ascii();
             let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
             let groups: Vec<usize> = inner.split('-').map(str::len).collect();
-            let is_grouped = matches!(groups[..], [32] | [8, 4, 4, 4, 12]);
-            if !is_grouped || !inner.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()) {
+            if !matches!(groups[..], [32] | [8, 4, 4, 4, 12]) {
                 return Err(NOT_A_UUID);
             }
-            out.extend_from_slice(inner.as_bytes());
+            hex::decode_to_slice(inner.replace('-', ""), &mut uuid).map_err(|_| NOT_A_UUID)?;
         }
         _ => return Err(NOT_A_UUID),
     }
+    out.uuid(uuid);
     Ok(())
 }
 

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::changes::{self, Changes, TableChanges};
-use super::convert::{Converter, escape};
+use super::convert::Converter;
 use super::ddl;
 use super::foreign_key::ForeignKey;
+use super::output::{BINARY_END, BINARY_HEADER, Binary, escape};
 use super::plan::{Plan, Rejects, TablePlan};
 use super::profile::shown;
 use super::state::{self, Chunk, ChunkDone, MISSING_PARENT, RowCounts, SCHEMA};
@@ -41,6 +42,8 @@ pub(crate) struct Sink {
     /// For each column of the plan: its position in the file's table, its converter, and its name for messages.
     columns: Vec<(usize, Converter, String)>,
     copy: String,
+    /// True if rows are copied in COPY's binary format.
+    is_binary: bool,
     /// The types of the columns, without length or precision.
     types: OnceLock<Vec<String>>,
 }
@@ -61,9 +64,13 @@ impl Sink {
             let converter = Converter::new(column, plan.zone, ddl::refuses_null(table, column))?;
             Ok((place, converter, one_line(&column.source)))
         });
+        let columns: Vec<(usize, Converter, String)> = columns.collect::<Result<_>>()?;
+        let is_binary = columns.iter().all(|(_, converter, _)| converter.has_binary_form());
+        let options = if is_binary { " (FORMAT binary)" } else { "" };
         Ok(Sink {
-            copy: format!("COPY {} ({}) FROM STDIN", ddl::target(table), ddl::columns(table)),
-            columns: columns.collect::<Result<_>>()?,
+            copy: format!("COPY {} ({}) FROM STDIN{options}", ddl::target(table), ddl::columns(table)),
+            columns,
+            is_binary,
             types: OnceLock::new(),
             plan: table.clone(),
             facts: facts.clone(),
@@ -284,7 +291,7 @@ impl<'a> Loader<'a> {
         let mut rejected = 0;
         while !rows.ended {
             let before = rows.sent;
-            let taken = session.copy_in(&copy, || rows.next())?;
+            let taken = session.copy_in(&copy, || rows.next_part())?;
             if taken != rows.sent - before {
                 return Err(left_out(&sink.plan, rows.sent - before, taken));
             }
@@ -484,7 +491,7 @@ impl Staged<'_> {
 fn stage_rows(session: &mut Session, sink: &Sink, mut rows: Converted<'_>) -> Result<u64> {
     session.execute(&create_stage(&sink.plan))?;
     while !rows.ended {
-        session.copy_in("COPY pg_temp.lifeboat_stage FROM STDIN", || rows.next())?;
+        session.copy_in("COPY pg_temp.lifeboat_stage FROM STDIN", || rows.next_part())?;
         rows.rejects.clear();
         rows.rejects_bytes = 0;
     }
@@ -554,6 +561,14 @@ fn stop_error(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {
         .hint("correct the row, change the plan, or set rejects = \"table\" to keep such rows aside")
 }
 
+/// The part of a COPY that comes next.
+#[derive(Clone, Copy)]
+enum Part {
+    Header,
+    Rows,
+    Nothing,
+}
+
 /// Rows that are being read and converted.
 struct Converted<'a> {
     shared: &'a Shared<'a>,
@@ -571,6 +586,7 @@ struct Converted<'a> {
     /// The changes in the current row, with the numbers of their columns.
     row_changes: Vec<(usize, Changes)>,
     ended: bool,
+    part: Part,
     /// Rows by their hash, with the number of times that each is still to come, and true if these alone are taken, or false
     /// if they are left out.
     chosen: Option<(RowCounts, bool)>,
@@ -591,6 +607,7 @@ impl<'a> Converted<'a> {
             changes: TableChanges::new(),
             row_changes: Vec::new(),
             ended: false,
+            part: Part::Header,
             chosen: None,
         }
     }
@@ -611,6 +628,33 @@ impl<'a> Converted<'a> {
         let Some((rows, takes)) = &mut self.chosen else { return true };
         let is_listed = rows.get_mut(&hash).filter(|times| **times > 0).map(|times| *times -= 1).is_some();
         is_listed == *takes
+    }
+
+    /// Returns true if rows are written in the binary format.
+    fn is_binary(&self) -> bool {
+        self.sink.is_binary && self.method == LoadMethod::Direct
+    }
+
+    /// Returns what is sent next in a COPY. Returns `None` at its end; the next call begins another one.
+    fn next_part(&mut self) -> Result<Option<Bytes>> {
+        let is_binary = self.is_binary();
+        match self.part {
+            Part::Header => {
+                self.part = Part::Rows;
+                if is_binary { Ok(Some(Bytes::from_static(BINARY_HEADER))) } else { self.next_part() }
+            }
+            Part::Rows => match self.next()? {
+                Some(rows) => Ok(Some(rows)),
+                None => {
+                    self.part = Part::Nothing;
+                    if is_binary { Ok(Some(Bytes::from_static(BINARY_END))) } else { self.next_part() }
+                }
+            },
+            Part::Nothing => {
+                self.part = Part::Header;
+                Ok(None)
+            }
+        }
     }
 
     /// Returns the next buffer of rows. Returns `None` after the last row, or if rejected rows must be sent first.
@@ -637,22 +681,28 @@ impl<'a> Converted<'a> {
         }
         self.digest.add_hash(self.hasher.hash());
         let start = out.len();
-        let staged = match self.method {
-            LoadMethod::Direct => None,
-            LoadMethod::Staged => {
-                let hash = self.hasher.hash();
-                let rowid = self.rows.rowid()?.map_or("\\N".to_owned(), |rowid| rowid.to_string());
-                out.extend_from_slice(format!("{}\t{rowid}\t{hash:032x}\t", self.sent + 1).as_bytes());
-                escape(self.json()?.as_bytes(), out);
-                Some(())
-            }
-        };
+        let is_binary = self.is_binary();
+        if is_binary {
+            let count = i16::try_from(self.sink.columns.len()).map_err(|_| Error::failed("too many columns"))?;
+            out.extend_from_slice(&count.to_be_bytes());
+        }
+        if self.method == LoadMethod::Staged {
+            let hash = self.hasher.hash();
+            let rowid = self.rows.rowid()?.map_or("\\N".to_owned(), |rowid| rowid.to_string());
+            out.extend_from_slice(format!("{}\t{rowid}\t{hash:032x}\t", self.sent + 1).as_bytes());
+            escape(self.json()?.as_bytes(), out);
+            out.push(b'\t');
+        }
         for (number, (place, converter, name)) in self.sink.columns.iter().enumerate() {
-            if number > 0 || staged.is_some() {
-                out.push(b'\t');
-            }
             let cell = self.rows.cell(*place)?;
-            match converter.write(cell, out) {
+            let written = if is_binary {
+                converter.write_to(cell, &mut Binary(out))
+            } else {
+                let written = converter.write(cell, out);
+                out.push(if number + 1 < self.sink.columns.len() { b'\t' } else { b'\n' });
+                written
+            };
+            match written {
                 Ok(changes) if changes.is_none() => {}
                 Ok(changes) => self.row_changes.push((number, changes)),
                 Err(reason) => {
@@ -663,7 +713,6 @@ impl<'a> Converted<'a> {
                 }
             }
         }
-        out.push(b'\n');
         if out.len() - start > MAX_LINE_BYTES {
             let reason = format!("the row has {} bytes, but PostgreSQL reads at most 1 GB of a row", out.len() - start);
             out.truncate(start);

@@ -6,7 +6,7 @@
 //!   [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`make`] creates tables, [`load`] copies rows, [`steps`] adds
 //!   keys, indexes and policies afterwards, [`convert`] converts values to the
-//!   types of the plan, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
+//!   types of the plan, `output` writes them as COPY reads them, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
 //!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. [`keys`] drops
 //!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
 //!   refer to.
@@ -17,6 +17,7 @@ mod changes;
 pub(crate) mod collisions;
 pub(crate) mod convert;
 pub(crate) mod ddl;
+mod decimal;
 mod defaults;
 pub(crate) mod existing;
 mod foreign_key;
@@ -25,6 +26,7 @@ mod json;
 mod keys;
 pub(crate) mod load;
 mod make;
+mod output;
 mod parallel;
 pub(crate) mod plan;
 pub(crate) mod profile;

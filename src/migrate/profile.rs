@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::changes::{ChangeCounts, Changes};
 use super::convert::{Converter, Kind};
 use super::index_row::{self, IndexRow};
+use super::output::Text;
 use crate::engine::rules::moment::Form;
 use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
 use crate::engine::sqlite::values::{Cell, Reader, TableRows};
@@ -358,7 +359,7 @@ impl ColumnProfile {
             scratch.clear();
             let written = match trial.kind {
                 Kind::Instant => {
-                    trial.converter.write_checked_instant(cell, scratch).map(|(form, changes)| (Some(form), changes))
+                    trial.converter.write_instant(cell, &mut Text(scratch)).map(|(form, changes)| (Some(form), changes))
                 }
                 _ => trial.converter.write(cell, scratch).map(|changes| (None, changes)),
             };

@@ -260,3 +260,79 @@ fn printed_differences_show_spaces_and_the_place_of_the_difference() {
         ],
     );
 }
+
+/// The server reads the text of each value too, and must find it equal in value and form.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn values_arrive_as_the_server_itself_would_read_their_texts() {
+    let migration = Migration::new();
+    let kinds = [
+        (
+            "n",
+            "numeric",
+            &["0", "-0.00", "+7", "1.50000", "-12345.678", "0.0001", "10000", "99990000.00009999", "1e-9", "2.5E3"][..],
+        ),
+        ("f", "numeric(18,4)", &["1.5", "-99999999999999.9999", "0", "0.0001", "1e3"]),
+        ("d", "double precision", &["0.1", "-1e300", "5e-324", "NaN", "-Infinity", "12345678901234567890"]),
+        ("r", "real", &["0.5", "-16777216", "Infinity"]),
+        ("i", "bigint", &["-9223372036854775808", "9223372036854775807", "0"]),
+        ("m", "integer", &["-2147483648", "2147483647"]),
+        ("s", "smallint", &["-32768", "32767"]),
+        ("b", "boolean", &["true", "f", "1", "no"]),
+        (
+            "t",
+            "timestamptz",
+            &[
+                "0001-01-02 00:00:00Z",
+                "1999-12-31 23:59:59.999999Z",
+                "9999-12-31 00:00:00Z",
+                "2026-11-26 09:30:00.5+08:00",
+            ],
+        ),
+        ("l", "timestamp", &["0001-01-01 00:00:00", "2000-01-01 00:00:00", "1969-12-31 23:59:59.000001"]),
+        ("a", "date", &["0001-01-01", "1999-12-31", "2000-01-01", "9999-12-31"]),
+        ("j", "jsonb", &["{\"a\": [1, 2.50, \"\\u00e9\"]}", "[]", "\"x\\\\y\""]),
+        ("k", "json", &["{\"a\": 1, \"a\": 2}", "  [1]"]),
+        ("x", "text", &["", "a\tb\\N\nc", "贵州茅台", "'"]),
+        ("u", "uuid", &["{550E8400-e29b-41d4-a716-446655440000}", "00000000000000000000000000000001"]),
+    ];
+    let mut number = 1_u64;
+    let mut random = |below: u64| {
+        number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (number >> 33) % below
+    };
+    let numbers: Vec<String> = (0..2000)
+        .map(|_| {
+            let (digits, exponent) = (random(30), random(40) as i64 - 20);
+            let mut text: String =
+                (0..=digits).map(|_| char::from(b'0' + random(10) as u8 * (random(3) > 0) as u8)).collect();
+            text.insert(random(digits + 1) as usize, '.');
+            format!("{}{text}e{exponent}", if random(2) == 0 { "-" } else { "" })
+        })
+        .collect();
+    let (mut sql, mut target) = (String::new(), String::from("CREATE SCHEMA app;"));
+    for (name, kind, texts) in kinds {
+        // The values are copied in the binary format, the texts beside them as text.
+        sql.push_str(&format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY, v TEXT, t TEXT);"));
+        target.push_str(&format!("CREATE TABLE app.{name} (id bigint PRIMARY KEY, v {kind}, t text);"));
+        let numbers = numbers.iter().map(String::as_str).filter(|_| name == "n");
+        for text in texts.iter().copied().chain(numbers) {
+            let text = text.replace('\'', "''");
+            sql.push_str(&format!("INSERT INTO {name} (v, t) VALUES ('{text}', '{text}');"));
+        }
+    }
+    migration.file("app.db", &sql);
+    migration.target.psql(&target);
+    migration.plan(&["app.db"], &["--schema", "app"]);
+    let loaded = migration.json(0, &["run", "plan.toml"]);
+    assert!(migration.rejects().is_empty(), "{loaded}");
+    for (name, kind, texts) in kinds {
+        let kind = kind.split('(').next().unwrap();
+        let rows = migration.target.value(&format!("SELECT count(*) FROM app.{name}"));
+        assert!(rows.parse::<usize>().unwrap() >= texts.len(), "{name}: {rows}");
+        let differs = if name == "f" { "v <> t::numeric" } else { "v::text <> (t::{kind})::text" };
+        let differs = format!("SELECT v::text, t FROM app.{name} WHERE {}", differs.replace("{kind}", kind));
+        assert_eq!(migration.target.query(&differs), Vec::<Vec<String>>::new(), "{name}");
+    }
+    migration.migrate(&["verify", "plan.toml"]).code(0);
+}
