@@ -47,8 +47,23 @@ const COLUMNS: &str = "
     to_json(ARRAY(SELECT a.attname FROM unnest(k.confkey) WITH ORDINALITY AS x(number, place)
                     JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = x.number ORDER BY x.place)) AS referenced";
 
-/// Returns the foreign keys between the existing tables of a plan, each with true if the role may drop it and create it
-/// again.
+/// The condition for constraints `k` that are foreign keys which the server enforces. A partition's copy of a key is left out.
+const IS_ENFORCED: &str = "
+    k.contype = 'f' AND k.conparentid = 0
+    -- From version 18 on, a key may be noted only.
+    AND pg_catalog.pg_get_constraintdef(k.oid) NOT LIKE '% NOT ENFORCED'
+    -- Somebody has disabled its triggers.
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O')";
+
+/// The relations that [`COLUMNS`] needs.
+const RELATIONS: &str = "
+    pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace";
+
+/// Returns the foreign keys between the existing tables of a plan, each with true if it may be dropped while rows are loaded:
+/// the role may create it again, and no key that stays refers to its table. Rows that violate a dropped key are deleted, and a
+/// key that stays would delete or change the rows that refer to them.
 pub(super) fn between(session: &mut Session, plan: &Plan) -> Result<Vec<(ForeignKey, bool)>> {
     let names: Vec<String> =
         plan.tables.iter().map(|table| format!("pg_catalog.to_regclass({})", literal(&ddl::target(table)))).collect();
@@ -58,17 +73,10 @@ pub(super) fn between(session: &mut Session, plan: &Plan) -> Result<Vec<(Foreign
                     AND pg_catalog.has_table_privilege(k.confrelid, 'REFERENCES')
                     -- The server could merge a key of a partitioned table with those of its partitions.
                     AND c.relkind = 'r' AND NOT c.relispartition AS may_change
-           FROM pg_catalog.pg_constraint k
-           JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-           JOIN pg_catalog.pg_class p ON p.oid = k.confrelid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
-          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ({tables}) AND k.confrelid = ANY ({tables})
-            -- From version 18 on, a key may be noted only.
-            AND pg_catalog.pg_get_constraintdef(k.oid) NOT LIKE '% NOT ENFORCED'
-            -- Somebody has disabled its triggers.
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O')
+           FROM {RELATIONS} WHERE {IS_ENFORCED} AND k.conrelid = ANY ({tables}) AND k.confrelid = ANY ({tables})
           ORDER BY k.oid"
     ))?;
-    let mut keys = Vec::new();
+    let mut keys: Vec<(ForeignKey, bool)> = Vec::new();
     for row in &rows {
         let key = ForeignKey::read(row, 0)?;
         // Rows are compared by the values that are loaded.
@@ -76,7 +84,22 @@ pub(super) fn between(session: &mut Session, plan: &Plan) -> Result<Vec<(Foreign
         let may_change = is_loaded && row.flag("may_change")?;
         keys.push((key, may_change));
     }
+    while let Some(place) = keys.iter().position(|(key, may_change)| {
+        *may_change && keys.iter().any(|(other, may_change)| !may_change && other.parent == key.table)
+    }) {
+        keys[place].1 = false;
+    }
     Ok(keys)
+}
+
+/// Returns the enforced foreign keys of other tables that refer to this table now.
+pub(super) fn referring(session: &mut Session, table: &(String, String)) -> Result<Vec<ForeignKey>> {
+    let rows = session.rows(&format!(
+        "SELECT {COLUMNS} FROM {RELATIONS} WHERE {IS_ENFORCED} AND k.confrelid = pg_catalog.to_regclass({}) AND c.oid <> p.oid
+          ORDER BY k.oid",
+        literal(&qualified(&table.0, &table.1))
+    ))?;
+    rows.iter().map(|row| ForeignKey::read(row, 0)).collect()
 }
 
 /// Returns the foreign keys between existing tables of the plan that are enforced during the load.
@@ -130,6 +153,16 @@ impl ForeignKey {
             same.push(format!("lifeboat_t.{} {operator} s.{}", column(referenced)?, column(own)?));
         }
         Ok(format!("EXISTS (SELECT FROM pg_temp.lifeboat_stage lifeboat_t WHERE {})", same.join(" AND ")))
+    }
+
+    /// Returns the condition for a row of the referenced table and a row of the referencing one, with these names, that the
+    /// key connects.
+    pub(super) fn connects(&self, parent: &str, row: &str) -> String {
+        let columns = self.referenced.iter().zip(&self.operators).zip(&self.columns);
+        let same = columns.map(|((referenced, operator), own)| {
+            format!("{parent}.{} {operator} {row}.{}", ident(referenced), ident(own))
+        });
+        same.collect::<Vec<_>>().join(" AND ")
     }
 
     /// Returns the quoted name of the referencing table.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::foreign_key::{ForeignKey, between, dropped};
+use super::foreign_key::{self, ForeignKey, between, dropped};
 use super::load::Loader;
 use super::plan::Plan;
 use super::state::{self, Chunk, SCHEMA};
@@ -141,8 +141,37 @@ fn reject_violations_of(
             "another program writes to the table: stop it, run 'lifeboat migrate rollback', then run the plan again",
         ));
     }
+    require_no_references(session, key, &violated)?;
     session.execute(&format!("DELETE FROM {of_target}"))?;
     Ok(rejected)
+}
+
+/// Fails if rows of other tables refer to rows that violate a key: these cannot be deleted, or not alone.
+fn require_no_references(session: &mut Session, key: &ForeignKey, violated: &str) -> Result<()> {
+    let shown = |(schema, name): &(String, String)| one_line(&format!("{schema}.{name}"));
+    for other in foreign_key::referring(session, &key.table)? {
+        let (table, child) = (shown(&key.table), shown(&other.table));
+        let count = format!(
+            "SELECT count(*) AS rows FROM {} lifeboat_c JOIN {} lifeboat_d ON {} WHERE {violated}",
+            key.relation(),
+            other.relation(),
+            other.connects("lifeboat_c", "lifeboat_d")
+        );
+        let rows = session.row(&count).and_then(|row| row.number::<u64>("rows")).map_err(|error| {
+            error
+                .context(format!(
+                    "cannot find out whether rows of {child} refer to rows of {table} that must be rejected"
+                ))
+                .hint(format!("the role needs SELECT on {child}"))
+        })?;
+        if rows > 0 {
+            return Err(Error::problem(format!(
+                "{rows} rows of {child} refer to rows of {table} that violate a foreign key and must be rejected"
+            ))
+            .hint(format!("delete these rows of {child}, then run the plan again")));
+        }
+    }
+    Ok(())
 }
 
 /// Returns the level of each table of the plan: a table is loaded after those of lower levels, which it refers to. Tables

@@ -125,6 +125,66 @@ fn a_row_that_refers_to_a_missing_row_is_rejected_and_the_run_says_so() {
     }
 }
 
+/// A key of a partitioned table stays while rows are loaded. The orphans are `a` 2 and `b` 11, the other rows refer to them.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rows_that_refer_to_a_rejected_row_by_a_key_that_stays_are_rejected_by_name() {
+    let file = "CREATE TABLE z (id INTEGER PRIMARY KEY); CREATE TABLE a (id INTEGER PRIMARY KEY, z INTEGER);
+        CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER); CREATE TABLE c (id INTEGER PRIMARY KEY, b INTEGER);
+        INSERT INTO z VALUES (0); INSERT INTO a VALUES (1, 0), (2, 9); INSERT INTO b VALUES (10, 1), (11, 7), (12, 2);
+        INSERT INTO c VALUES (100, 10), (101, 11), (102, 12), (103, NULL);";
+    for action in ["CASCADE", "SET NULL", "NO ACTION"] {
+        let target = format!(
+            "CREATE TABLE z (id bigint PRIMARY KEY); CREATE TABLE a (id bigint PRIMARY KEY, z bigint REFERENCES z);
+             CREATE TABLE b (id bigint PRIMARY KEY, a bigint REFERENCES a);
+             CREATE TABLE c (id bigint PRIMARY KEY, b bigint REFERENCES b ON DELETE {action}) PARTITION BY RANGE (id);
+             CREATE TABLE every PARTITION OF c DEFAULT;"
+        );
+        let migration = prepared(file, &target);
+        let before = foreign_keys(&migration);
+        plan(&migration, 0, &[]);
+        migration.json(3, &["run", "plan.toml"]);
+        let missing =
+            |table: &str, parent: &str| format!("the foreign key {table}_{parent}_fkey finds no row in app.{parent}");
+        let expected = [
+            format!("a 2 {}", missing("a", "z")),
+            format!("b 11 {}", missing("b", "a")),
+            format!("b 12 {}", missing("b", "a")),
+            format!("c 101 {}", missing("c", "b")),
+            format!("c 102 {}", missing("c", "b")),
+        ];
+        assert_eq!(migration.rejects(), expected, "{action}");
+        assert_eq!(
+            migration.target.query("SELECT id, coalesce(b, 0) FROM app.c ORDER BY 1"),
+            [["100", "10"], ["103", "0"]]
+        );
+        assert_eq!(foreign_keys(&migration), before);
+        migration.json(0, &["rollback", "plan.toml"]);
+    }
+}
+
+/// Rows of a table that is not in the plan would be deleted together with a rejected row.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_rejected_row_that_rows_of_others_refer_to_is_not_deleted() {
+    let file = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER);
+        INSERT INTO a VALUES (1); INSERT INTO b VALUES (10, 1), (11, 7);";
+    let target =
+        "CREATE TABLE a (id bigint PRIMARY KEY); CREATE TABLE b (id bigint PRIMARY KEY, a bigint REFERENCES a);
+        CREATE TABLE public.visits (b bigint REFERENCES b ON DELETE CASCADE);
+        CREATE FUNCTION visit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+            INSERT INTO public.visits VALUES (NEW.id); RETURN NULL; END$$;
+        CREATE TRIGGER visit AFTER INSERT ON b FOR EACH ROW EXECUTE FUNCTION visit();";
+    let migration = prepared(file, target);
+    plan(&migration, 0, &[]);
+    let run = migration.migrate(&["run", "plan.toml"]).code(3);
+    run.says("1 rows of public.visits refer to rows of app.b that violate a foreign key");
+    assert_eq!(migration.target.value("SELECT count(*) FROM public.visits"), "2");
+    migration.target.psql("DELETE FROM public.visits WHERE b = 11");
+    migration.json(3, &["run", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT count(*) FROM public.visits JOIN app.b ON b = id"), "1");
+}
+
 #[test]
 #[ignore = "needs PostgreSQL 15"]
 fn rejected_rows_that_the_plan_does_not_expect_fail_the_run_and_the_comparison() {
