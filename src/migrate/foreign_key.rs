@@ -129,6 +129,11 @@ impl ForeignKey {
         })
     }
 
+    /// Returns `NAME of SCHEMA.TABLE`, for messages.
+    pub(super) fn shown(&self) -> String {
+        format!("{} of {}", one_line(&self.name), one_line(&format!("{}.{}", self.table.0, self.table.1)))
+    }
+
     /// Returns true if this is a key of the table that a table of the plan fills.
     pub(super) fn is_of(&self, table: &TablePlan) -> bool {
         (&self.table.0, &self.table.1) == (&table.schema, &table.name)
@@ -186,11 +191,7 @@ impl ForeignKey {
         if is_gone || is_there {
             session.execute(&format!("DELETE FROM {SCHEMA}.keys WHERE number = {}", self.number))?;
             let why = if is_gone { "its table is gone" } else { "another program has created it" };
-            return Ok(Some(format!(
-                "the foreign key {} of {} was not created again: {why}",
-                one_line(&self.name),
-                one_line(&format!("{}.{}", self.table.0, self.table.1))
-            )));
+            return Ok(Some(format!("the foreign key {} was not created again: {why}", self.shown())));
         }
         session.execute(&format!("ALTER TABLE {relation} ADD CONSTRAINT {name} {}", self.definition))?;
         if let Some(comment) = &self.comment {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::foreign_key::{self, ForeignKey, between, dropped};
 use super::load::Loader;
 use super::plan::Plan;
-use super::state::{self, Chunk, SCHEMA};
+use super::state::{self, Chunk, SCHEMA, Step, Unexpected};
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{Error, Result, one_line};
@@ -59,15 +59,7 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
             is_checked = true;
         }
         session.execute("BEGIN")?;
-        let created = keys.iter().try_for_each(|key| {
-            key.create(session).map(|remark| remark.iter().for_each(|remark| tracing::warn!("{remark}"))).map_err(
-                |error| {
-                    error.context(format!("cannot create the foreign key {} again", one_line(&key.name))).hint(
-                        "correct the cause, then run the plan again; 'lifeboat migrate rollback' creates it again too",
-                    )
-                },
-            )
-        });
+        let created = keys.iter().try_for_each(|key| create(session, &plan, key));
         let Err(error) = created.and_then(|()| session.execute("COMMIT")) else { return Ok(()) };
         let _ = session.execute("ROLLBACK");
         if sqlstate(&error).as_deref() != Some("23503") || is_checked {
@@ -76,6 +68,48 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
         while reject_violations(session, loader, chunks, &keys)? > 0 {}
         is_checked = true;
     }
+}
+
+/// The beginning of the names of steps whose notes are the reasons why a dropped key was not created again.
+const STEP: &str = "dropped key ";
+
+/// Creates a dropped key again. If others have changed its table so that this is impossible, a step notes that.
+fn create(session: &mut Session, plan: &str, key: &ForeignKey) -> Result<()> {
+    let remark = key.create(session).map_err(|error| {
+        error
+            .context(format!("cannot create the foreign key {} again", key.shown()))
+            .hint("correct the cause, then run the plan again")
+    })?;
+    let Some(remark) = remark else { return Ok(()) };
+    let (table, name) = (one_line(&format!("{}.{}", key.table.0, key.table.1)), one_line(&key.name));
+    state::note_step(session, plan, &format!("{STEP}{table}\n{name}"), &Step { note: Some(remark), planned: None })
+}
+
+/// Takes the notes about keys that were not created again out of the steps.
+pub(super) fn missing(steps: &mut BTreeMap<String, Step>) -> Vec<Unexpected> {
+    let mut missing = Vec::new();
+    steps.retain(|name, step| {
+        let table = name.strip_prefix(STEP).and_then(|rest| rest.split('\n').next());
+        let (Some(table), Some(message)) = (table, &step.note) else { return true };
+        missing.push(Unexpected { table: table.to_owned(), message: message.clone() });
+        false
+    });
+    missing
+}
+
+/// Adds to an error that ends a run the names of the keys that are dropped now, and the way to get them back.
+pub(super) fn name_dropped(error: Error, dropped: &[ForeignKey]) -> Error {
+    if dropped.is_empty() {
+        return error;
+    }
+    let names: Vec<String> = dropped.iter().map(ForeignKey::shown).collect();
+    let keys = format!(
+        "dropped while rows are loaded, and created again when the plan is run to its end or rolled back with 'lifeboat migrate \
+         rollback': the foreign key {}",
+        names.join(", the foreign key ")
+    );
+    let hint = error.hint.as_ref().map_or_else(|| keys.clone(), |hint| format!("{hint}; {keys}"));
+    error.hint(hint)
 }
 
 /// Rejects the rows that refer to missing rows, in one transaction for each key. Returns their number. Rows that refer to
@@ -90,6 +124,8 @@ fn reject_violations(
     for key in keys {
         interrupt::check()?;
         session.execute("BEGIN")?;
+        // The triggers that fire for deleted rows may change others.
+        state::note_transaction(session, &loader.plan().id)?;
         let found = reject_violations_of(session, loader, chunks, key);
         if found.is_err() {
             let _ = session.execute("ROLLBACK");
@@ -176,10 +212,10 @@ fn require_no_references(session: &mut Session, key: &ForeignKey, violated: &str
 
 /// Returns the level of each table of the plan: a table is loaded after those of lower levels, which it refers to. Tables
 /// that refer to each other have the same level.
-pub(super) fn levels(plan: &Plan, keys: &[ForeignKey]) -> Vec<usize> {
+pub(super) fn levels<'a>(plan: &Plan, keys: impl Iterator<Item = &'a ForeignKey>) -> Vec<usize> {
     let mut levels: BTreeMap<(String, String), usize> = BTreeMap::new();
     let name = |(schema, name): &'_ (String, String)| (schema.clone(), name.clone());
-    let edges = keys.iter().filter(|key| key.table != key.parent).map(|key| (name(&key.table), name(&key.parent)));
+    let edges = keys.filter(|key| key.table != key.parent).map(|key| (name(&key.table), name(&key.parent)));
     let edges: Vec<_> = edges.collect();
     // Longer chains than there are tables belong to a cycle, in which no order is right.
     for _ in 0..plan.tables.len() {

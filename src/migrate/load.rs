@@ -205,6 +205,7 @@ impl<'a> Loader<'a> {
         if count == 0 {
             return Ok(0);
         }
+        state::note_transaction(session, plan)?;
         state::forget_rejects(session, plan, &sink.plan, chunk, MISSING_PARENT)?;
         let rows = self.reader(sink)?.rows(&sink.facts, chunk.range)?;
         let staged =
@@ -261,6 +262,7 @@ impl<'a> Loader<'a> {
     ) -> Result<ChunkDone> {
         let plan = &self.shared.plan.id;
         state::claim(session, plan, chunk)?;
+        state::note_transaction(session, plan)?;
         let (done, changes) = self.try_load(session, sink, reader, chunk, method)?;
         state::note_loaded(session, plan, chunk, &done)?;
         if !changes.is_empty() {
@@ -437,6 +439,7 @@ impl<'a> Loader<'a> {
         let names = plan.columns.iter().map(|column| column.target_name());
         let typed = names.map(|name| sink.typed(session, name)).collect::<Result<Vec<_>>>()?;
         session.execute("SAVEPOINT lifeboat_rows")?;
+        state::note_transaction(session, &self.shared.plan.id)?;
         let range = format!("FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last}");
         let inserted = session.row(&format!(
             "WITH inserted AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} {range} ORDER BY lifeboat_n RETURNING 1)

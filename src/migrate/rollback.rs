@@ -6,7 +6,7 @@ use super::foreign_key::{self, ForeignKey};
 use super::plan::Plan;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
@@ -47,12 +47,12 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     state::make_tables(session)?;
     let made = state::made(session, &plan.id)?;
     let mut loaded: Vec<Made> = Vec::new();
-    for one in made.iter().filter(|one| one.kind == "table" || one.kind == "filled") {
-        if is_same(session, one)? {
+    for one in made.iter().filter(|one| one.is_table()) {
+        if state::is_same(session, one)? {
             require_as_loaded(session, plan, one, even_changed, &mut outcome)?;
             loaded.push(one.clone());
         } else {
-            let name = shown(one);
+            let name = one.shown();
             outcome
                 .notes
                 .push(format!("the table that the run loaded as {name} was dropped or renamed: it is not rolled back"));
@@ -73,20 +73,12 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     let others = session.row(&format!("SELECT EXISTS (SELECT FROM {SCHEMA}.plans) AS others"))?;
     if !others.flag("others")? {
         session.execute(&format!(
-            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.keys, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.plans"
+            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.keys, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.transactions, {SCHEMA}.plans"
         ))?;
         drop_schema(session, SCHEMA, &mut outcome)?;
     }
     session.execute("COMMIT")?;
     Ok(outcome)
-}
-
-fn shown(made: &Made) -> String {
-    one_line(&format!("{}.{}", made.schema, made.name))
-}
-
-fn quoted(made: &Made) -> String {
-    qualified(&made.schema, &made.name)
 }
 
 /// Locks a table. Fails if it has other rows than were loaded, unless `even_changed` is set.
@@ -97,27 +89,18 @@ fn require_as_loaded(
     even_changed: bool,
     outcome: &mut RollbackOutcome,
 ) -> Result<()> {
-    let name = shown(one);
-    session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", quoted(one)))?;
-    let found = session.row(&format!(
-        "SELECT count(*) AS rows, {} AS digest FROM {} lifeboat_row",
-        state::rows_digest(),
-        quoted(one)
-    ))?;
-    let rows: u64 = found.number("rows")?;
-    let loaded = state::rows_loaded(session, &plan.id, one)?;
+    let name = one.shown();
+    session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", one.quoted()))?;
+    let (now, loaded) = (state::rows_now(session, &plan.id, one)?, state::rows_loaded(session, &plan.id, one)?);
+    let rows = now.rows;
     let hint = "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
     if rows != loaded && !even_changed {
         return Err(Error::failed(format!("{name} has {rows} rows, but {loaded} were loaded")).hint(hint));
     }
-    match &one.rows_digest {
-        Some(digest) if digest != found.text("digest")? && !even_changed => {
-            return Err(Error::failed(format!("the rows of {name} differ from those that were loaded")).hint(hint));
-        }
-        None if rows > 0 && !even_changed => {
-            outcome.notes.push(format!("{name}: the run was not complete, so only the number of rows was compared"))
-        }
-        _ => {}
+    // A run that did not get to its end has noted no digest, but the transactions that wrote its rows.
+    let is_as_loaded = one.rows_digest.as_ref().map_or(now.own == rows, |digest| *digest == now.digest);
+    if !is_as_loaded && !even_changed {
+        return Err(Error::failed(format!("the rows of {name} differ from those that were loaded")).hint(hint));
     }
     outcome.tables.push((name, rows));
     Ok(())
@@ -175,7 +158,7 @@ fn keep_referenced(
         }
         let Some((parent, child, rows)) = kept else { return Ok(()) };
         for one in loaded.iter().filter(|one| one.oid == parent) {
-            let name = shown(one);
+            let name = one.shown();
             outcome.tables.retain(|(table, _)| *table != name);
             outcome
                 .notes
@@ -198,7 +181,7 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
     ))?;
     if !row.flag("fires")? {
         session.execute("SAVEPOINT lifeboat_empty")?;
-        let names: Vec<String> = loaded.iter().map(quoted).collect();
+        let names: Vec<String> = loaded.iter().map(Made::quoted).collect();
         match session.execute(&format!("TRUNCATE {}", names.join(", "))) {
             Ok(()) => return session.execute("RELEASE SAVEPOINT lifeboat_empty"),
             // The role lacks the privilege, or a foreign key of an empty table of others refers to one of these.
@@ -208,28 +191,18 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let one = |(number, one): (usize, &Made)| format!("lifeboat_{number} AS (DELETE FROM {})", quoted(one));
+    let one = |(number, one): (usize, &Made)| format!("lifeboat_{number} AS (DELETE FROM {})", one.quoted());
     let with: Vec<String> = rest.iter().enumerate().map(one).collect();
     let with = if with.is_empty() { String::new() } else { format!("WITH {} ", with.join(", ")) };
     // A table with checks to come can be changed no more in this transaction.
-    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", quoted(first)))?;
+    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", first.quoted()))?;
     for one in loaded {
-        if session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", quoted(one)))?.flag("rows")? {
-            return Err(Error::failed(format!("{} still has rows after they were deleted", shown(one)))
+        if session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", one.quoted()))?.flag("rows")? {
+            return Err(Error::failed(format!("{} still has rows after they were deleted", one.shown()))
                 .hint("a trigger of the table keeps or inserts rows: disable it first"));
         }
     }
     Ok(())
-}
-
-/// Returns true if the object with this name is the one that was created (same OID).
-fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
-    let row = session.row(&format!(
-        "SELECT coalesce(pg_catalog.to_regclass({})::pg_catalog.oid = {}, false) AS same",
-        literal(&quoted(made)),
-        made.oid
-    ))?;
-    row.flag("same")
 }
 
 /// Drops empty tables that may refer to one another: first the foreign keys between them, then one table after the other,
@@ -254,13 +227,13 @@ fn drop_tables(session: &mut Session, tables: &[&Made], outcome: &mut RollbackOu
     }
     for one in tables {
         session.execute("SAVEPOINT lifeboat_drop")?;
-        match session.execute(&format!("DROP TABLE {}", quoted(one))) {
+        match session.execute(&format!("DROP TABLE {}", one.quoted())) {
             Ok(()) => session.execute("RELEASE SAVEPOINT lifeboat_drop")?,
             Err(error) if sqlstate(&error).as_deref() == Some("2BP01") => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_drop; RELEASE SAVEPOINT lifeboat_drop")?;
                 outcome.notes.push(format!(
                     "{} is emptied and kept, because objects that lifeboat did not create depend on it: {}",
-                    shown(one),
+                    one.shown(),
                     one_line(&error.causes().join(": "))
                 ));
             }

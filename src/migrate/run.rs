@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::changes;
 use super::convert::Kind;
-use super::foreign_key;
+use super::foreign_key::{self, ForeignKey};
 use super::keys;
 use super::load::{Loader, Shared, Sink};
 use super::make;
@@ -16,7 +16,7 @@ use super::parallel::{first, run_in_parallel};
 use super::plan::{Plan, TablePlan};
 use super::profile;
 use super::retry;
-use super::state::{self, Chunk, ChunkDone, SourceState};
+use super::state::{self, Chunk, ChunkDone, PlanState, SourceState};
 use super::steps::Steps;
 use crate::engine::postgres::Params;
 use crate::engine::postgres::wire::session::{self, Session};
@@ -38,6 +38,10 @@ pub(crate) struct Outcome {
     pub notes: Vec<String>,
     /// Tables with more rejected rows than the plan expects.
     pub unexpected: Vec<state::Unexpected>,
+    /// Foreign keys of existing tables that were dropped and not created again.
+    pub missing_keys: Vec<state::Unexpected>,
+    /// True if an earlier run was complete: this one has loaded no rows.
+    pub was_complete: bool,
     /// Seconds from the first row to the last index.
     pub load_seconds: f64,
 }
@@ -84,79 +88,112 @@ pub(crate) fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<s
 }
 
 impl Job<'_> {
-    /// Runs the plan. `sources` is the content of the files when they were saved. Fails if a file in `watched` has
-    /// changed since.
+    /// Runs the plan. `sources` is the content of the files when they were saved, `noted` are the notes of an earlier run. Fails
+    /// if a file in `watched` has changed since.
     pub(crate) fn run(
         &self,
         mut session: Session,
         sources: &BTreeMap<String, SourceState>,
-        is_begun: bool,
+        noted: Option<&PlanState>,
         watched: &[Watched],
     ) -> Result<Outcome> {
         let clock = Instant::now();
         let sinks = self.sinks()?;
         self.require_snapshot_tables(sources)?;
         session.execute("BEGIN")?;
-        if !is_begun {
+        if noted.is_none() {
             state::lock_notes(&mut session)?;
             state::make_tables(&mut session)?;
             state::begin(&mut session, self.plan, sources)?;
             make::make(&mut session, self.plan, &sinks)?;
         }
         session.execute("COMMIT")?;
-        state::require_same_tables(&mut session, &self.plan.id)?;
-        let chunks = state::chunks(&mut session, &self.plan.id)?;
-        let mut sessions = self.sessions(session)?;
-        let stop = AtomicBool::new(false);
-        let existing = make::existing_part(first(&mut sessions)?, self.plan)?;
-        let enforced = foreign_key::enforced(first(&mut sessions)?, &existing)?;
-        let (plan, sinks, enforced) = (self.plan, &*sinks, &*enforced);
-        let shared = Shared { plan, sinks, enforced, stop: &stop, progress: self.progress };
-        self.progress.start("loading", self.files.values().map(|path| size_of(path)).sum());
-        let loaded = self.load(&shared, !existing.tables.is_empty(), &chunks, sessions, watched);
-        self.progress.finish();
-        sessions = loaded?;
+        let was_complete = noted.is_some_and(|noted| noted.finished);
+        let dropped = foreign_key::dropped(&mut session, &self.plan.id)?;
+        let loaded = self.load_missing(session, noted, &sinks, &dropped, watched);
+        let mut sessions = loaded.map_err(|error| keys::name_dropped(error, &dropped))?;
         let session = first(&mut sessions)?;
         let chunks = state::chunks(session, &self.plan.id)?;
-        let mut outcome = Outcome { tables: self.require_complete(sources, &chunks)?, ..Outcome::default() };
+        let tables = self.require_complete(sources, &chunks)?;
+        let mut outcome = Outcome { tables, was_complete, ..Outcome::default() };
         for one in watched {
             one.require_unchanged()?;
         }
         let mut steps = Steps::begin(self.plan, first(&mut sessions)?)?;
-        let mut sessions = steps.indexes(sessions, sinks)?;
+        let mut sessions = steps.indexes(sessions, &sinks)?;
         let session = first(&mut sessions)?;
-        steps.identities(session, sinks)?;
+        steps.identities(session, &sinks)?;
         steps.analyze(session)?;
         steps.foreign_keys(session)?;
-        state::note_rows(session, &self.plan.id)?;
+        state::require_rows(session, &self.plan.id, true)?;
         steps.policies(session)?;
-        let steps = state::steps(session, &self.plan.id)?.into_iter().map(|(name, step)| (name, step.note)).collect();
+        let mut steps = state::steps(session, &self.plan.id)?;
+        outcome.missing_keys = keys::missing(&mut steps);
+        let steps = steps.into_iter().map(|(name, step)| (name, step.note)).collect();
         outcome.notes = changes::notes_of_steps(self.plan, steps);
         outcome.unexpected = state::unexpected_rejects(session, self.plan)?;
         for one in watched {
             one.require_unchanged()?;
         }
-        state::finish(session, &self.plan.id)?;
+        if was_complete {
+            outcome.notes.push("the plan was completed before: no rows were loaded again".to_owned());
+        } else {
+            state::finish(session, &self.plan.id)?;
+        }
         outcome.load_seconds = clock.elapsed().as_secs_f64();
         Ok(outcome)
     }
 
-    /// Loads all chunks: those of tables that others refer to first, as far as the server checks that. Then rejects the rows
-    /// that foreign keys of existing tables refuse.
-    fn load(
+    /// Loads what is not loaded yet, and returns more sessions. If the run is complete, nothing is loaded any more: rows that
+    /// were rejected because others were missing stay rejected.
+    fn load_missing(
         &self,
-        shared: &Shared<'_>,
-        fills_existing: bool,
-        chunks: &[Chunk],
-        mut sessions: Vec<Session>,
+        mut session: Session,
+        noted: Option<&PlanState>,
+        sinks: &[Sink],
+        dropped: &[ForeignKey],
         watched: &[Watched],
     ) -> Result<Vec<Session>> {
+        let id = &self.plan.id;
+        state::require_same_tables(&mut session, id)?;
+        if noted.is_some_and(|noted| noted.finished) {
+            return self.sessions(session);
+        }
+        if noted.is_some() {
+            state::require_rows(&mut session, id, false)?;
+        }
+        let chunks = state::chunks(&mut session, id)?;
+        let enforced = foreign_key::enforced(&mut session, self.plan)?;
+        let fills_existing = state::made(&mut session, id)?.iter().any(|one| one.kind == "filled");
+        let mut sessions = self.sessions(session)?;
         // Triggers and defaults of existing tables find their functions by the search path that the app has.
         let search_path = if fills_existing { "DEFAULT" } else { "''" };
         for session in &mut sessions {
             session.execute(&format!("SET search_path = {search_path}"))?;
         }
-        let levels = keys::levels(self.plan, shared.enforced);
+        let stop = AtomicBool::new(false);
+        let shared = Shared { plan: self.plan, sinks, enforced: &enforced, stop: &stop, progress: self.progress };
+        self.progress.start("loading", self.files.values().map(|path| size_of(path)).sum());
+        let loaded = self.load(&shared, dropped, &chunks, sessions, watched);
+        self.progress.finish();
+        let mut sessions = loaded?;
+        for session in &mut sessions {
+            session.execute("SET search_path = ''")?;
+        }
+        Ok(sessions)
+    }
+
+    /// Loads all chunks: those of tables that others refer to first, also if the key is dropped, because triggers may look for
+    /// the referenced rows. Then rejects the rows that foreign keys of existing tables refuse.
+    fn load(
+        &self,
+        shared: &Shared<'_>,
+        dropped: &[ForeignKey],
+        chunks: &[Chunk],
+        mut sessions: Vec<Session>,
+        watched: &[Watched],
+    ) -> Result<Vec<Session>> {
+        let levels = keys::levels(self.plan, shared.enforced.iter().chain(dropped));
         for level in 0..=levels.iter().max().copied().unwrap_or(0) {
             let is_now = |chunk: &&Chunk| levels.get(chunk.table).copied().unwrap_or(0) == level;
             let now: Vec<Chunk> = chunks.iter().filter(is_now).copied().collect();
@@ -166,9 +203,6 @@ impl Job<'_> {
         let mut loader = Loader::new(shared);
         retry::load_again(session, &mut loader, chunks)?;
         keys::create_again(session, &mut loader, chunks)?;
-        for session in &mut sessions {
-            session.execute("SET search_path = ''")?;
-        }
         Ok(sessions)
     }
 

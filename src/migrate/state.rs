@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS lifeboat_migrate.keys (
     schema text NOT NULL, relation text NOT NULL, parent_schema text NOT NULL, parent text NOT NULL, name text NOT NULL,
     definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL,
     operators json NOT NULL, is_full boolean NOT NULL);
+CREATE TABLE IF NOT EXISTS lifeboat_migrate.transactions (
+    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE);
 CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
 ";
 
@@ -115,8 +117,25 @@ pub(crate) struct Made {
     pub name: String,
     /// Its OID.
     pub oid: u32,
-    /// The digest of a table's rows when all were loaded (see [`rows_digest`]); `None` if the run did not get that far.
+    /// The digest of a table's rows when all were loaded, independent of their order; `None` if the run did not get that far.
     pub rows_digest: Option<String>,
+}
+
+impl Made {
+    /// Returns true if it is a table: a new one, or an existing one that was filled.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.kind.as_str(), "table" | "filled")
+    }
+
+    /// Returns `schema.name`, for messages.
+    pub(super) fn shown(&self) -> String {
+        one_line(&format!("{}.{}", self.schema, self.name))
+    }
+
+    /// Returns its quoted name.
+    pub(super) fn quoted(&self) -> String {
+        qualified(&self.schema, &self.name)
+    }
 }
 
 /// Returns true if this database holds the notes of a migration.
@@ -251,46 +270,86 @@ pub(crate) fn made(session: &mut Session, plan: &str) -> Result<Vec<Made>> {
     session.rows(&sql)?.iter().map(one).collect()
 }
 
-/// Returns an SQL expression for a digest of the rows of a table named `lifeboat_row`, independent of their order.
-#[must_use]
-pub(crate) fn rows_digest() -> &'static str {
-    "coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text"
+/// Notes the open transaction, or the innermost savepoint in it, as one that loads rows. Its id is the `xmin` of this note,
+/// and of every row that it writes.
+pub(super) fn note_transaction(session: &mut Session, plan: &str) -> Result<()> {
+    session.execute(&format!("INSERT INTO {SCHEMA}.transactions (plan) VALUES ({})", literal(plan)))
 }
 
-/// Notes the digests of the tables' rows after all rows are loaded. Skips tables whose digest is noted already.
-pub(crate) fn note_rows(session: &mut Session, plan: &str) -> Result<()> {
-    for one in made(session, plan)? {
-        if one.rows_digest.is_some() || !matches!(one.kind.as_str(), "table" | "filled") {
-            continue;
+/// The rows that a table has now.
+#[derive(Clone, Debug)]
+pub(super) struct TableRows {
+    /// The number of rows.
+    pub rows: u64,
+    /// The number of those that the run has written, and that nobody has changed since.
+    pub own: u64,
+    /// Their digest (see [`Made::rows_digest`]).
+    pub digest: String,
+}
+
+/// Reads all rows of a table that the run has created or filled.
+pub(super) fn rows_now(session: &mut Session, plan: &str, table: &Made) -> Result<TableRows> {
+    // Compressed rows of a hypertable have no xmin. They are compressed only after a digest is noted.
+    let own = if table.rows_digest.is_none() { "lifeboat_row.xmin" } else { "NULL" };
+    let row = session.row(&format!(
+        "SELECT count(*) AS rows, count(lifeboat_own.id) AS own,
+                coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text AS digest
+           FROM {} lifeboat_row
+           LEFT JOIN (SELECT DISTINCT t.xmin AS id FROM {SCHEMA}.transactions t WHERE t.plan = {}) lifeboat_own
+             ON lifeboat_own.id = {own}",
+        table.quoted(),
+        literal(plan)
+    ))?;
+    Ok(TableRows { rows: row.number("rows")?, own: row.number("own")?, digest: row.text("digest")?.to_owned() })
+}
+
+/// Fails if rows that were loaded are gone or were changed. Notes the digests of the tables if `is_complete` is set: all rows
+/// are loaded. Skips tables whose digest is noted already.
+pub(super) fn require_rows(session: &mut Session, plan: &str, is_complete: bool) -> Result<()> {
+    for one in made(session, plan)?.iter().filter(|one| one.is_table() && one.rows_digest.is_none()) {
+        interrupt::check()?;
+        let (now, loaded) = (rows_now(session, plan, one)?, rows_loaded(session, plan, one)?);
+        if now.own < loaded {
+            return Err(Error::problem(format!(
+                "{} of the {loaded} rows that were loaded into {} are gone, or were changed by another program",
+                loaded - now.own,
+                one.shown()
+            ))
+            .hint(
+                "stop the programs that write to the table, run 'lifeboat migrate rollback --even-changed', then run \
+                 the plan again",
+            ));
         }
-        crate::platform::interrupt::check()?;
-        session.execute(&format!(
-            "UPDATE {SCHEMA}.made SET rows_digest = (SELECT {} FROM {} lifeboat_row) WHERE plan = {} AND oid = {} AND kind = {}",
-            rows_digest(),
-            qualified(&one.schema, &one.name),
-            literal(plan),
-            one.oid,
-            literal(&one.kind)
-        ))?;
+        if is_complete {
+            session.execute(&format!(
+                "UPDATE {SCHEMA}.made SET rows_digest = {} WHERE plan = {} AND oid = {} AND kind = {}",
+                literal(&now.digest),
+                literal(plan),
+                one.oid,
+                literal(&one.kind)
+            ))?;
+        }
     }
     Ok(())
 }
 
+/// Returns true if the object with this name is the one that the plan created or filled.
+pub(super) fn is_same(session: &mut Session, made: &Made) -> Result<bool> {
+    let row = session.row(&format!(
+        "SELECT coalesce(pg_catalog.to_regclass({})::pg_catalog.oid = {}, false) AS same",
+        literal(&made.quoted()),
+        made.oid
+    ))?;
+    row.flag("same")
+}
+
 /// Fails if a table that the plan has created or fills is not the same any more: what was loaded into it is gone.
 pub(super) fn require_same_tables(session: &mut Session, plan: &str) -> Result<()> {
-    for one in made(session, plan)? {
-        if !matches!(one.kind.as_str(), "table" | "filled") {
-            continue;
-        }
-        let found = session.row(&format!(
-            "SELECT coalesce(pg_catalog.to_regclass({})::pg_catalog.oid = {}, false) AS same",
-            literal(&qualified(&one.schema, &one.name)),
-            one.oid
-        ))?;
-        if !found.flag("same")? {
-            let name = one_line(&format!("{}.{}", one.schema, one.name));
+    for one in made(session, plan)?.iter().filter(|one| one.is_table()) {
+        if !is_same(session, one)? {
             return Err(Error::problem(format!(
-                "{name} is not the table that the run began with: it was dropped or renamed"
+                "{} is not the table that the run began with: it was dropped or renamed",
+                one.shown()
             ))
             .hint("run 'lifeboat migrate rollback', then run the plan again"));
         }
@@ -445,12 +504,12 @@ pub(crate) fn note_step(session: &mut Session, plan: &str, name: &str, step: &St
     ))
 }
 
-/// Rejected rows of a table that the plan does not expect.
+/// A state of a table that the plan does not expect: rejected rows, or a missing key.
 #[derive(Clone, Debug)]
 pub(crate) struct Unexpected {
     /// `schema.table`.
     pub table: String,
-    /// The message: the numbers, and the most frequent reasons.
+    /// The message: for rejected rows, the numbers and the most frequent reasons.
     pub message: String,
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
     let watched: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
     let job =
         Job { plan: &plan, files: &inputs.files, params: &params, jobs: context.jobs, progress: &*context.progress };
-    let outcome = job.run(session, &sources, noted.is_some(), &watched)?;
+    let outcome = job.run(session, &sources, noted.as_ref(), &watched)?;
     let tables: Vec<TableReport> = outcome
         .tables
         .into_iter()
@@ -71,21 +71,28 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
         })
         .collect();
     let (rows, rejected) = tables.iter().fold((0, 0), |sum, table| (sum.0 + table.rows, sum.1 + table.rejected));
-    let mut verdict = format!("loaded {rows} rows");
+    let mut verdict = match outcome.was_complete {
+        true => format!("loaded no rows: the plan was completed before, and loaded {rows} rows then"),
+        false => format!("loaded {rows} rows"),
+    };
     if rejected > 0 {
         verdict.push_str(&format!(", and rejected {rejected}, which are kept in lifeboat_migrate.rejects"));
     }
-    let ok = outcome.unexpected.is_empty();
-    if !ok {
+    if !outcome.unexpected.is_empty() {
         verdict.push_str(", MORE than the plan expects: set expected_rejects in the plan if that is right");
+    }
+    if !outcome.missing_keys.is_empty() {
+        verdict.push_str(&format!("; {} foreign keys were NOT created again", outcome.missing_keys.len()));
     }
     verdict.push_str(&format!("; compare all rows with 'lifeboat migrate verify {}'", shown(&options.plan)));
     Ok(MigrateReport {
         step: "run",
-        ok,
+        ok: outcome.unexpected.is_empty() && outcome.missing_keys.is_empty(),
         plan: options.plan.clone(),
         tables,
-        differences: outcome.unexpected.iter().map(rejects).collect(),
+        differences: differences(&outcome.unexpected, "reject")
+            .chain(differences(&outcome.missing_keys, "key"))
+            .collect(),
         notes: collisions.into_iter().chain(outcome.notes).collect(),
         snapshots: saved,
         seconds: clock.elapsed().as_secs_f64(),
@@ -94,9 +101,9 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
     })
 }
 
-/// Returns rejected rows that the plan does not expect as a difference.
-fn rejects(found: &Unexpected) -> serde_json::Value {
-    serde_json::json!({ "kind": "reject", "table": found.table, "message": found.message })
+/// Returns what the plan does not expect as differences of a kind.
+fn differences(found: &[Unexpected], kind: &'static str) -> impl Iterator<Item = serde_json::Value> {
+    found.iter().map(move |one| serde_json::json!({ "kind": kind, "table": one.table, "message": one.message }))
 }
 
 /// Counts the rows of merged tables that have the key of a row before them, before anything is loaded.
