@@ -15,9 +15,7 @@ use crate::platform::error::one_line;
 pub(crate) fn target_of(column: &ExistingColumn) -> ColumnTarget {
     let name = &column.target_type;
     let kind = Kind::parse(name).unwrap_or(Kind::Other);
-    let limit = name.split_once('(').filter(|(word, _)| word.starts_with("character"));
-    let characters = limit.and_then(|(_, rest)| rest.split(')').next()?.trim().parse().ok());
-    ColumnTarget { kind, characters, digits: kind.digits(name), not_null: column.not_null }
+    ColumnTarget { kind, limits: kind.limits(name), not_null: column.not_null }
 }
 
 /// Proposes a table of the plan for each table of a file: the one of that name in the target, or a new one.
@@ -155,7 +153,6 @@ fn adopt_column(
             one_line(&target.name)
         ));
     }
-    let ColumnTarget { characters, .. } = target_of(target);
     let mut warnings = propose::changes(profile, kind, zone);
     warnings.extend(propose::epoch_question(column, profile, kind).filter(|_| kind.is_time()));
     adopted.notes.extend(warnings.iter().map(|warning| format!("{}: {warning}", one_line(&column.name))));
@@ -166,22 +163,12 @@ fn adopt_column(
     plan.not_null = target.not_null && !target.is_counted;
     plan.identity = target.not_null && target.is_counted;
     plan.epoch = if kind.is_time() { propose::unit(profile) } else { Epoch::Auto };
-    if let Some(trial) = trial.filter(|_| kind != Kind::Text) {
+    if let Some(trial) = trial {
         plan.nulls = trial.nulls.keys().cloned().collect();
         notes.extend(propose::null_texts(trial));
         notes.extend(propose::failures(trial));
     }
-    if profile.too_long > 0
-        && let Some(limit) = characters
-    {
-        let example = profile.longest_row.map_or(String::new(), |row| format!(", such as in row {row}"));
-        notes.push(format!(
-            "{} values are longer than {limit} characters{example}, so their rows are rejected: give the column another \
-             type first",
-            profile.too_long
-        ));
-    }
-    let nulls = profile.nulls + trial.filter(|_| kind != Kind::Text).map_or(0, |trial| trial.nulls.values().sum());
+    let nulls = profile.nulls + trial.map_or(0, |trial| trial.nulls.values().sum());
     if target.not_null && nulls > 0 {
         notes
             .push(format!("{nulls} values are NULL or mean NULL, but the column is NOT NULL: their rows are rejected"));

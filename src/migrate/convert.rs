@@ -11,10 +11,11 @@
 //! | boolean | 0, 1, and the words that PostgreSQL accepts |
 //! | timestamptz, timestamp, date | the forms of [`crate::engine::rules::moment`]; numbers in the column's unit |
 //! | jsonb, json | texts that are JSON, numbers |
-//! | text and varchar | UTF-8 without NUL; numbers as they are written |
+//! | text and varchar | UTF-8 without NUL, if it is not longer than the column; numbers as they are written |
+//! | character | the same; spaces at the end do not count |
 //! | bytea | blobs, and the bytes of texts |
 //! | uuid | texts, blobs of 16 bytes |
-//! | others | texts and numbers; the server decides whether they are valid |
+//! | others | texts and numbers; [`super::notation`] tells whether the server holds them exactly |
 
 use chrono::{DateTime, Datelike, LocalResult, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
@@ -54,6 +55,8 @@ pub(crate) enum Kind {
     Json,
     /// Text.
     Text,
+    /// Text that is padded with spaces (`char(n)`): those at its end do not count.
+    Character,
     /// Bytes.
     Bytes,
     /// A UUID.
@@ -66,6 +69,10 @@ impl Kind {
     /// Parses a type's name as people write it.
     pub(crate) fn parse(name: &str) -> Result<Self> {
         let name = name.trim().to_ascii_lowercase();
+        if name.ends_with(']') {
+            // An array, whose elements may have a length or a precision.
+            return Ok(Kind::Other);
+        }
         let (word, modifier) = match name.split_once('(') {
             Some((word, rest)) => (word.trim(), Some(rest)),
             None => (name.as_str(), None),
@@ -96,16 +103,27 @@ impl Kind {
             ("jsonb", false) => Kind::Jsonb,
             ("json", false) => Kind::Json,
             ("text", false) | ("varchar" | "character varying", _) => Kind::Text,
+            ("char" | "character" | "bpchar", _) => Kind::Character,
             ("bytea", false) => Kind::Bytes,
             ("uuid", false) => Kind::Uuid,
             _ => Kind::Other,
         })
     }
 
-    /// Returns the number of digits of a second that a type of times keeps, if its name limits it: 3 for `timestamp(3)`.
-    pub(super) fn digits(self, name: &str) -> Option<usize> {
-        let (_, rest) = name.split_once('(').filter(|_| self.is_time())?;
-        rest.split(')').next()?.trim().parse().ok().filter(|digits| *digits < MICROSECOND_DIGITS)
+    /// Returns the limits that the name of a type sets.
+    pub(crate) fn limits(self, name: &str) -> Limits {
+        let number = name.split_once('(').and_then(|(_, rest)| rest.split(')').next()?.trim().parse::<usize>().ok());
+        match self {
+            _ if self.is_time() => {
+                Limits { digits: number.filter(|digits| *digits < MICROSECOND_DIGITS), ..Limits::default() }
+            }
+            Kind::Text => Limits { characters: number, ..Limits::default() },
+            // `character` alone is `character(1)`, and `bpchar` alone has no limit.
+            Kind::Character if !name.trim().eq_ignore_ascii_case("bpchar") => {
+                Limits { characters: number.or(Some(1)), ..Limits::default() }
+            }
+            _ => Limits::default(),
+        }
     }
 
     /// Returns true if its values are times, so that numbers in it count a unit of time.
@@ -113,6 +131,15 @@ impl Kind {
     pub(crate) fn is_time(self) -> bool {
         matches!(self, Kind::Instant | Kind::Local | Kind::Date)
     }
+}
+
+/// The limits of a type with a length or a precision.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// The number of digits of a second that it keeps, if these are fewer than those of microseconds.
+    digits: Option<usize>,
+    /// The number of characters that it holds.
+    characters: Option<usize>,
 }
 
 /// The reason why a value cannot be converted.
@@ -127,8 +154,7 @@ pub(crate) struct Converter {
     epoch: Epoch,
     nulls: Vec<String>,
     not_null: bool,
-    /// The number of digits of a second that the type keeps, if these are fewer than those of microseconds.
-    digits: Option<usize>,
+    limits: Limits,
 }
 
 /// The number of digits of a second that PostgreSQL keeps.
@@ -141,7 +167,7 @@ impl Converter {
             .map_err(|error| error.context(format!("the column {} is not valid", one_line(&column.source))))?;
         Ok(Converter {
             kind,
-            digits: kind.digits(&column.target_type),
+            limits: kind.limits(&column.target_type),
             zone: column.zone.unwrap_or(zone),
             epoch: column.epoch,
             nulls: column.nulls.clone(),
@@ -152,19 +178,25 @@ impl Converter {
     /// Prepares a converter for a type alone: without NULL texts and with [`Epoch::Auto`].
     #[must_use]
     pub(crate) fn of(kind: Kind, zone: Tz) -> Self {
-        Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false, digits: None }
+        Converter { kind, zone, epoch: Epoch::Auto, nulls: Vec::new(), not_null: false, limits: Limits::default() }
     }
 
-    /// Returns the same converter for a type of times that keeps only this number of digits of a second.
+    /// Returns the same converter for a type with these limits.
     #[must_use]
-    pub(super) fn keeping(self, digits: Option<usize>) -> Self {
-        Converter { digits, ..self }
+    pub(super) fn within(self, limits: Limits) -> Self {
+        Converter { limits, ..self }
     }
 
     /// Prepares a converter for a type alone, which reads numbers as times in the given unit.
     #[must_use]
     pub(super) fn in_unit(kind: Kind, epoch: Epoch, zone: Tz) -> Self {
         Converter { epoch, ..Converter::of(kind, zone) }
+    }
+
+    /// Returns the class of the type.
+    #[must_use]
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Returns true if values of the type can be written in COPY's binary format.
@@ -204,7 +236,7 @@ impl Converter {
             Kind::Numeric(bounds) => numeric(cell, bounds, out),
             Kind::Boolean => boolean(cell, out),
             Kind::Date => self.date(cell, out),
-            Kind::Text | Kind::Other => text(cell, out),
+            Kind::Text | Kind::Character | Kind::Other => self.text(cell, out),
             Kind::Bytes => bytes(cell, out),
             Kind::Uuid => uuid(cell, out),
         };
@@ -235,7 +267,7 @@ impl Converter {
         // The server would round it.
         let rounds =
             |digits| !(time.nanosecond() / 1000).is_multiple_of(10_u32.pow((MICROSECOND_DIGITS - digits) as u32));
-        if self.digits.is_some_and(rounds) {
+        if self.limits.digits.is_some_and(rounds) {
             return Err(Reason("it has more digits than the column keeps"));
         }
         Ok(time)
@@ -273,6 +305,39 @@ impl Converter {
             _ => return Err(Reason("it is a time, not a date")),
         };
         out.date(self.kept(date)?);
+        Ok(())
+    }
+
+    fn text(&self, cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
+        let written;
+        let text = match cell {
+            Cell::Integer(number) => {
+                written = number.to_string();
+                written.as_bytes()
+            }
+            Cell::Real(number) => {
+                written = format!("{number:?}");
+                written.as_bytes()
+            }
+            Cell::Text(bytes) => {
+                std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
+                if memchr::memchr(0, bytes).is_some() {
+                    return Err(Reason("it is text with a NUL character"));
+                }
+                bytes
+            }
+            Cell::Blob(_) => return Err(Reason("it is a BLOB, not text")),
+            Cell::Null => {
+                out.null();
+                return Ok(());
+            }
+        };
+        // The server would cut off spaces beyond the length. At the end of a padded text, they do not count.
+        let counted = if self.kind == Kind::Character { without_padding(text) } else { text };
+        if self.limits.characters.is_some_and(|most| is_longer(counted, most)) {
+            return Err(Reason("it has more characters than the column holds"));
+        }
+        out.text(text);
         Ok(())
     }
 
@@ -529,21 +594,16 @@ fn require_characters(json: &[u8]) -> Result<(), Reason> {
 
 const NOT_UTF8: Reason = Reason("it is text that is not UTF-8");
 
-fn text(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
-    match cell {
-        Cell::Integer(number) => out.text(number.to_string().as_bytes()),
-        Cell::Real(number) => out.text(format!("{number:?}").as_bytes()),
-        Cell::Text(bytes) => {
-            std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?;
-            if memchr::memchr(0, bytes).is_some() {
-                return Err(Reason("it is text with a NUL character"));
-            }
-            out.text(bytes);
-        }
-        Cell::Blob(_) => return Err(Reason("it is a BLOB, not text")),
-        Cell::Null => out.null(),
-    }
-    Ok(())
+/// Returns true if a text has more characters than this.
+fn is_longer(text: &[u8], characters: usize) -> bool {
+    let is_first_of_character = |byte: &&u8| **byte & 0xc0 != 0x80;
+    text.len() > characters && text.iter().filter(is_first_of_character).count() > characters
+}
+
+/// Returns a text without the spaces at its end.
+fn without_padding(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    &text[..end]
 }
 
 fn bytes(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
@@ -582,7 +642,7 @@ mod tests {
     fn convert(kind: &str, cell: Cell<'_>) -> Result<String, &'static str> {
         let mut out = Vec::new();
         let parsed = Kind::parse(kind).unwrap();
-        let converter = Converter::of(parsed, SHANGHAI).keeping(parsed.digits(kind));
+        let converter = Converter::of(parsed, SHANGHAI).within(parsed.limits(kind));
         converter.write(cell, &mut out).map_err(|reason| reason.0)?;
         Ok(String::from_utf8(out).unwrap())
     }

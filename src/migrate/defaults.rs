@@ -46,6 +46,8 @@ pub(super) enum Clock {
 enum Value {
     Text(String),
     Bytes(String),
+    /// The hexadecimal digits of bytes, in capitals.
+    Hex(String),
     Whole(String),
     /// A text that is JSON, itself a literal.
     Json(String),
@@ -118,6 +120,7 @@ pub(super) fn default(sql: &str, target: Target) -> Answer<Carried> {
 
 /// Returns the SQL of a value as a default of a column.
 fn assign(value: Value, target: Target) -> Answer<String> {
+    let value = if let Value::Hex(_) = value { Value::Text(text_of(value)?) } else { value };
     Ok(match (value, target.kind) {
         (Value::Fixed(Fixed::Text(text)), _) => return default_value(Cell::Text(text.as_bytes()), target),
         (Value::Fixed(Fixed::Number(number)), _) => return numeric(&number, target),
@@ -500,18 +503,31 @@ fn cast(value: &Value, to: &str) -> Answer<Value> {
 fn number_of(value: &Value) -> Answer<String> {
     match value {
         Value::Whole(sql) => Ok(sql.clone()),
-        Value::Fixed(Fixed::Number(number)) if number.parse::<i32>().is_ok() => Ok(number.clone()),
+        Value::Fixed(Fixed::Number(number)) if number.parse::<i64>().is_ok() => Ok(number.clone()),
         _ => untranslatable(),
     }
 }
 
 fn arithmetic(left: &Value, mark: &str, right: &Value) -> Answer<Value> {
+    // PostgreSQL would calculate with 4 bytes, and fail where SQLite does not.
+    if let (Value::Fixed(Fixed::Number(left)), Value::Fixed(Fixed::Number(right))) = (left, right) {
+        let (Ok(left), Ok(right)) = (left.parse::<i64>(), right.parse::<i64>()) else { return untranslatable() };
+        let result = match mark {
+            "+" => left.checked_add(right),
+            "-" => left.checked_sub(right),
+            "*" => left.checked_mul(right),
+            "%" => left.checked_rem(right),
+            _ => None,
+        };
+        return result.map_or_else(untranslatable, |number| Ok(Value::Fixed(Fixed::Number(number.to_string()))));
+    }
     Ok(Value::Whole(format!("{} {mark} {}", number_of(left)?, number_of(right)?)))
 }
 
 fn text_of(value: Value) -> Answer<String> {
     match value {
         Value::Text(sql) => Ok(sql),
+        Value::Hex(sql) => Ok(format!("upper(encode({sql}, 'hex'))")),
         Value::Fixed(Fixed::Text(text)) => Ok(literal(&text)),
         Value::Now(now) if now.clock == Clock::Utc => {
             now.text(Target { kind: Kind::Text, epoch: Epoch::Auto, zone: Tz::UTC })
@@ -524,7 +540,7 @@ fn function(name: &str, mut arguments: Vec<Value>) -> Answer<Value> {
     match (name, arguments.as_slice()) {
         ("datetime" | "date" | "time" | "strftime" | "unixepoch" | "julianday", _) => return clock(name, arguments),
         ("randomblob", [Value::Fixed(Fixed::Number(count))]) => return Ok(Value::Bytes(random_bytes(count)?)),
-        ("hex", [Value::Bytes(sql)]) => return Ok(Value::Text(format!("upper(encode({sql}, 'hex'))"))),
+        ("hex", [Value::Bytes(sql)]) => return Ok(Value::Hex(sql.clone())),
         ("random", []) => {
             let sql = format!("('x' || encode({}, 'hex'))::bit(64)::bigint", random_bytes("8")?);
             return Ok(Value::Whole(sql));
@@ -547,11 +563,9 @@ fn function(name: &str, mut arguments: Vec<Value>) -> Answer<Value> {
                 return Ok(Value::Json(text.clone()));
             }
         }
-        ("lower" | "upper", [Value::Text(sql)]) => {
-            let inner = sql.strip_prefix("upper(").and_then(|rest| rest.strip_suffix(')'));
-            let inner = inner.filter(|inner| name == "lower" && inner.starts_with("encode("));
-            return Ok(Value::Text(inner.map_or_else(|| format!("{name}({sql})"), str::to_owned)));
-        }
+        ("lower", [Value::Hex(sql)]) => return Ok(Value::Text(format!("encode({sql}, 'hex')"))),
+        ("upper", [Value::Hex(sql)]) => return Ok(Value::Hex(sql.clone())),
+        ("lower" | "upper", [Value::Text(sql)]) => return Ok(Value::Text(format!("{name}({sql})"))),
         ("substr" | "substring", [_, start, rest @ ..]) if rest.len() < 2 => {
             let mut numbers = vec![number_of(start)?];
             for count in rest {

@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::changes::{self, Changes, TableChanges};
-use super::convert::Converter;
+use super::convert::{self, Converter};
 use super::ddl;
 use super::foreign_key::ForeignKey;
+use super::notation::{self, ServerType};
 use super::output::{BINARY_END, BINARY_HEADER, Binary, escape};
-use super::plan::{Plan, Rejects, TablePlan};
+use super::plan::{ColumnPlan, Plan, Rejects, TablePlan};
 use super::profile::shown;
 use super::state::{self, Chunk, ChunkDone, MISSING_PARENT, RowCounts, SCHEMA};
 use crate::engine::postgres::schema::quote::{ident, literal};
@@ -44,8 +45,8 @@ pub(crate) struct Sink {
     copy: String,
     /// True if rows are copied in COPY's binary format.
     is_binary: bool,
-    /// The types of the columns, without length or precision.
-    types: OnceLock<Vec<String>>,
+    /// The types of the columns.
+    types: OnceLock<Vec<ServerType>>,
 }
 
 impl Sink {
@@ -84,31 +85,29 @@ impl Sink {
     /// Returns a staged column, cast to its type without length or precision; the server then assigns it to the
     /// target's type. A cast to a type with a length or precision would silently cut a text or round a number.
     pub(super) fn typed(&self, session: &mut Session, name: &str) -> Result<String> {
-        if self.types.get().is_none() {
-            let found = self.plan.columns.iter().map(|column| unbounded(session, &column.target_type));
-            let found = found.collect::<Result<Vec<_>>>()?;
-            let _ = self.types.set(found);
-        }
+        let types = self.types(session)?;
         let place = self.plan.columns.iter().position(|column| column.target_name() == name);
-        let found = place.and_then(|place| self.types.get()?.get(place));
+        let found = place.and_then(|place| types.get(place));
         let found = found.ok_or_else(|| Error::failed(format!("there is no column {}", one_line(name))))?;
-        Ok(format!("{}::{found}", ident(name)))
+        Ok(format!("{}::{}", ident(name), found.unbounded))
     }
-}
 
-/// Returns the quoted name of a type without its length or precision: of the type under a domain, which may have some too.
-fn unbounded(session: &mut Session, target_type: &str) -> Result<String> {
-    let row = session.row(&format!(
-        "WITH RECURSIVE types AS (
-             SELECT t.oid, t.typbasetype FROM pg_catalog.pg_type t WHERE t.oid = {}::pg_catalog.regtype
-              UNION ALL SELECT t.oid, t.typbasetype FROM types d JOIN pg_catalog.pg_type t ON t.oid = d.typbasetype)
-         SELECT n.nspname AS schema, t.typname AS name FROM types b JOIN pg_catalog.pg_type t ON t.oid = b.oid
-           JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace WHERE b.typbasetype = 0",
-        literal(target_type)
-    ))?;
-    // Quoted, because PostgreSQL reads unquoted `char` and `bit` as char(1) and bit(1).
-    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    Ok(format!("{}.{}", quoted(row.text("schema")?), quoted(row.text("name")?)))
+    fn types(&self, session: &mut Session) -> Result<&[ServerType]> {
+        if let Some(types) = self.types.get() {
+            return Ok(types);
+        }
+        let read = self.plan.columns.iter().map(|column| ServerType::read(session, &column.target_type));
+        let read = read.collect::<Result<Vec<_>>>()?;
+        Ok(self.types.get_or_init(|| read))
+    }
+
+    /// Returns the columns whose type the server may not hold exactly, each with the condition that it does.
+    fn checked(&self, session: &mut Session) -> Result<Vec<(&ColumnPlan, String)>> {
+        let kinds = self.columns.iter().map(|(_, converter, _)| converter.kind());
+        let columns = self.plan.columns.iter().zip(self.types(session)?).zip(kinds);
+        let checked = columns.filter(|((_, found), kind)| *kind == convert::Kind::Other && found.may_change());
+        Ok(checked.map(|((column, found), _)| (column, found.is_held(&ident(column.target_name())))).collect())
+    }
 }
 
 /// The data that all workers share.
@@ -227,8 +226,9 @@ impl<'a> Loader<'a> {
         let add_context = |error: Error| {
             error.context(format!("cannot load {} into {}", sink.plan.shown_source(), sink.plan.shown_target()))
         };
+        let is_staged = sink.is_staged || !sink.checked(session)?.is_empty();
         let methods: &[LoadMethod] =
-            if sink.is_staged { &[LoadMethod::Staged] } else { &[LoadMethod::Direct, LoadMethod::Staged] };
+            if is_staged { &[LoadMethod::Staged] } else { &[LoadMethod::Direct, LoadMethod::Staged] };
         for (number, method) in methods.iter().enumerate() {
             // A foreign key that is checked only at the end would refuse the whole chunk.
             session.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")?;
@@ -417,6 +417,22 @@ impl<'a> Loader<'a> {
         }
     }
 
+    /// Rejects staged rows with a value that the server would cut or round. Returns their number. Fails if the server
+    /// refuses a value.
+    fn reject_changed(&self, session: &mut Session, sink: &Sink, first: i64, last: i64) -> Result<u64> {
+        let mut changed = 0;
+        for (column, is_held) in sink.checked(session)? {
+            let name = ident(column.target_name());
+            let numbers = format!(
+                "SELECT lifeboat_n FROM pg_temp.lifeboat_stage
+                  WHERE lifeboat_n BETWEEN {first} AND {last} AND {name} IS NOT NULL AND NOT ({is_held})"
+            );
+            let reason = format!("{}: {}", one_line(&column.source), notation::not_held(&column.target_type));
+            changed += self.reject_staged(session, sink, &numbers, &reason, None)?;
+        }
+        Ok(changed)
+    }
+
     /// Moves the staged rows with these numbers to the table of rejected rows, and returns the number of moved rows. A row
     /// that refers to a missing one does not end the run yet, because that one may still arrive.
     fn reject_staged(
@@ -441,18 +457,19 @@ impl<'a> Loader<'a> {
         session.execute("SAVEPOINT lifeboat_rows")?;
         state::note_transaction(session, &self.shared.plan.id)?;
         let range = format!("FROM pg_temp.lifeboat_stage WHERE lifeboat_n BETWEEN {first} AND {last}");
-        let inserted = session.row(&format!(
+        let insert = format!(
             "WITH inserted AS (INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} {range} ORDER BY lifeboat_n RETURNING 1)
              SELECT (SELECT count(*) FROM inserted) AS inserted, (SELECT count(*) {range}) AS staged",
             ddl::target(plan),
             ddl::columns(plan),
             typed.join(", ")
-        ));
-        match inserted {
-            Ok(row) => {
+        );
+        let changed = self.reject_changed(session, sink, first, last);
+        match changed.and_then(|changed| Ok((changed, session.row(&insert)?))) {
+            Ok((changed, row)) => {
                 session.execute("RELEASE SAVEPOINT lifeboat_rows")?;
                 let (inserted, staged): (u64, u64) = (row.number("inserted")?, row.number("staged")?);
-                if inserted == staged { Ok(0) } else { Err(left_out(plan, staged, inserted)) }
+                if inserted == staged { Ok(changed) } else { Err(left_out(plan, staged, inserted)) }
             }
             Err(error) if is_row_error(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;

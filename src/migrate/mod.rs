@@ -6,7 +6,8 @@
 //!   [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`make`] creates tables, [`load`] copies rows, [`steps`] adds
 //!   keys, indexes and policies afterwards, [`convert`] converts values to the
-//!   types of the plan, `output` writes them as COPY reads them, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
+//!   types of the plan, `notation` tells whether the server holds the values of other types exactly, `output` writes them as
+//!   COPY reads them, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
 //!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. [`keys`] drops
 //!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
 //!   refer to.
@@ -26,6 +27,7 @@ mod json;
 mod keys;
 pub(crate) mod load;
 mod make;
+mod notation;
 mod output;
 mod parallel;
 pub(crate) mod plan;

@@ -6,7 +6,7 @@ use chrono_tz::Tz;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::changes::{ChangeCounts, Changes};
-use super::convert::{Converter, Kind};
+use super::convert::{Converter, Kind, Limits};
 use super::index_row::{self, IndexRow};
 use super::output::Text;
 use crate::engine::rules::moment::Form;
@@ -77,11 +77,6 @@ pub(crate) struct ColumnProfile {
     pub boolean_words: BTreeSet<String>,
     /// The number of texts that begin as a JSON object or array does.
     pub structured: u64,
-    /// The number of texts with more characters than the existing column holds.
-    pub too_long: u64,
-    /// The row of the longest of them.
-    pub longest_row: Option<i64>,
-    longest: usize,
     target: Option<ColumnTarget>,
     hashes: HashSet<u64>,
     last_time: Option<Vec<u8>>,
@@ -167,10 +162,8 @@ const MAX_FAILURES: u64 = 1000;
 pub(crate) struct ColumnTarget {
     /// Its class.
     pub kind: Kind,
-    /// The number of characters that it holds, if that is limited.
-    pub characters: Option<usize>,
-    /// The number of digits of a second that it keeps, if that is limited.
-    pub digits: Option<usize>,
+    /// Its limits.
+    pub limits: Limits,
     /// True if it refuses NULL.
     pub not_null: bool,
 }
@@ -266,7 +259,8 @@ impl ColumnProfile {
     fn new(facts: &ColumnFacts, target: Option<ColumnTarget>, zone: Tz) -> Self {
         let mut kinds = candidates(facts);
         kinds.extend(target.map(|target| target.kind).filter(|kind| !kinds.contains(kind)));
-        let digits = |kind| target.filter(|target| target.kind == kind).and_then(|target| target.digits);
+        let limits =
+            |kind| target.filter(|target| target.kind == kind).map_or(Limits::default(), |target| target.limits);
         let trial = |kind| Trial {
             kind,
             fits: 0,
@@ -275,7 +269,7 @@ impl ColumnProfile {
             examples: Vec::new(),
             changes: ChangeCounts::default(),
             changed: Vec::new(),
-            converter: Converter::of(kind, zone).keeping(digits(kind)),
+            converter: Converter::of(kind, zone).within(limits(kind)),
         };
         ColumnProfile {
             nulls: 0,
@@ -293,9 +287,6 @@ impl ColumnProfile {
             counts: None,
             boolean_words: BTreeSet::new(),
             structured: 0,
-            too_long: 0,
-            longest_row: None,
-            longest: 0,
             target,
             hashes: HashSet::new(),
             last_time: None,
@@ -318,10 +309,9 @@ impl ColumnProfile {
     fn unfit(&self) -> u64 {
         let Some(target) = self.target else { return 0 };
         let trial = self.trial(target.kind);
-        let null_texts =
-            trial.filter(|trial| trial.kind != Kind::Text).map_or(0, |trial| trial.nulls.values().sum::<u64>());
+        let null_texts = trial.map_or(0, |trial| trial.nulls.values().sum::<u64>());
         let nulls = if target.not_null { self.nulls + null_texts } else { 0 };
-        trial.map_or(0, |trial| trial.failures) + self.too_long + nulls
+        trial.map_or(0, |trial| trial.failures) + nulls
     }
 
     fn add(&mut self, cell: Cell<'_>, rowid: Option<i64>, scratch: &mut Vec<u8>) {
@@ -345,7 +335,6 @@ impl ColumnProfile {
                 self.structured +=
                     u64::from(text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"["));
                 self.count_distinct(text);
-                self.measure(text, rowid);
             }
             Cell::Blob(bytes) => {
                 self.blobs += 1;
@@ -396,21 +385,6 @@ impl ColumnProfile {
                 }
                 Err(reason) => trial.fail(cell, rowid, reason.0),
             }
-        }
-    }
-
-    /// Counts a text that is too long for the existing column. Spaces at its end count too, because the server would cut
-    /// them off.
-    fn measure(&mut self, text: &[u8], rowid: Option<i64>) {
-        let limit = self.target.and_then(|target| target.characters).filter(|limit| text.len() > *limit);
-        let Some(limit) = limit else { return };
-        let length = String::from_utf8_lossy(text).chars().count();
-        if length <= limit {
-            return;
-        }
-        self.too_long += 1;
-        if length > self.longest {
-            (self.longest, self.longest_row) = (length, rowid);
         }
     }
 
@@ -493,7 +467,9 @@ impl Trial {
     }
 
     fn fail(&mut self, cell: Cell<'_>, rowid: Option<i64>, reason: &'static str) {
-        if let Cell::Text(text) = cell
+        // A column of texts holds such a text as it is, or it is too long for it.
+        if !matches!(self.kind, Kind::Text | Kind::Character | Kind::Other)
+            && let Cell::Text(text) = cell
             && let Ok(text) = std::str::from_utf8(text)
             && text.len() <= 16
             && NULL_TEXTS.contains(&text.trim().to_ascii_lowercase().as_str())

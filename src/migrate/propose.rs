@@ -872,7 +872,7 @@ pub(super) fn written(kind: Kind) -> String {
         Kind::Date => "date".to_owned(),
         Kind::Jsonb => "jsonb".to_owned(),
         Kind::Json => "json".to_owned(),
-        Kind::Text | Kind::Other => "text".to_owned(),
+        Kind::Text | Kind::Character | Kind::Other => "text".to_owned(),
         Kind::Bytes => "bytea".to_owned(),
         Kind::Uuid => "uuid".to_owned(),
     }

@@ -8,7 +8,7 @@ use super::plan::{Plan, TablePlan};
 use super::{ddl, state, steps};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::Session;
-use crate::platform::error::{Error, Result};
+use crate::platform::error::{Error, Result, one_line};
 
 /// A reason why a plan cannot be run.
 #[derive(Clone, Debug)]
@@ -81,6 +81,18 @@ impl Rehearsal<'_> {
         })?;
         if !is_there {
             return Ok(false);
+        }
+        for column in &table.columns {
+            let Some(default) = &column.default else { continue };
+            self.try_one(Some(place), |session| {
+                let tried = session.rows(&format!("SELECT CAST(({default}) AS {})", column.target_type));
+                let name = one_line(column.target_name());
+                tried.map(|_| ()).map_err(|error| {
+                    error
+                        .context(format!("the default of its column {name} cannot be computed: {}", one_line(default)))
+                        .hint("change it in the plan, or remove it there")
+                })
+            })?;
         }
         if let Some(hypertable) = &table.hypertable {
             self.try_one(Some(place), |session| {

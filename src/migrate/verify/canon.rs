@@ -107,6 +107,7 @@ impl Column {
                 text.into_owned().into_bytes()
             }
             Kind::Text | Kind::Other => plain(cell, text)?.into_bytes(),
+            Kind::Character => plain(cell, text)?.trim_end_matches(' ').to_owned().into_bytes(),
             Kind::Bytes => match cell {
                 Cell::Blob(bytes) | Cell::Text(bytes) => bytes.to_vec(),
                 _ => return None,
@@ -156,6 +157,7 @@ impl Column {
             Kind::Jsonb => canonical(text).map_err(|_| unreadable())?.text.into_bytes(),
             Kind::Bytes => hex::decode(text.trim_start_matches("\\x")).map_err(|_| unreadable())?,
             Kind::Uuid => text.replace('-', "").into_bytes(),
+            Kind::Character => text.trim_end_matches(' ').as_bytes().to_vec(),
             Kind::Whole(_) | Kind::Boolean | Kind::Json | Kind::Text | Kind::Other => value.into_bytes(),
         };
         Ok(Some(value))

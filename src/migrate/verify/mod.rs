@@ -18,7 +18,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use self::canon::{Canon, Column};
 use super::changes;
+use super::convert::Kind;
 use super::ddl;
+use super::notation::ServerType;
 use super::plan::{Plan, TablePlan};
 use super::state::{self, SCHEMA, Unexpected};
 use crate::engine::postgres::Params;
@@ -190,6 +192,8 @@ struct Source<'a> {
     reader: &'a Reader,
     facts: &'a TableFacts,
     columns: Vec<(usize, Column)>,
+    /// The types that only the server reads, with the numbers of their columns.
+    server_types: Vec<(usize, ServerType)>,
     /// The number of rejected rows by their hash.
     rejects: HashMap<u128, u32>,
 }
@@ -208,7 +212,11 @@ impl<'a> Source<'a> {
             })?;
             Ok((place, Column::new(table, column, plan.zone)?))
         });
-        let columns = columns.collect::<Result<_>>()?;
+        let columns: Vec<(usize, Column)> = columns.collect::<Result<_>>()?;
+        let mut server_types = Vec::new();
+        for (number, (_, column)) in columns.iter().enumerate().filter(|(_, (_, column))| column.kind == Kind::Other) {
+            server_types.push((number, ServerType::read(session, &column.target_type)?));
+        }
         let mut rejects: HashMap<u128, u32> = HashMap::new();
         let query = format!(
             "SELECT row_hash FROM {SCHEMA}.rejects WHERE plan = {} AND file = {} AND source = {}",
@@ -221,7 +229,7 @@ impl<'a> Source<'a> {
             *rejects.entry(hash.ok_or_else(|| Error::failed("a rejected row has no hash"))?).or_default() += 1;
             Ok(())
         })?;
-        Ok(Source { plan: table, reader, facts, columns, rejects })
+        Ok(Source { plan: table, reader, facts, columns, server_types, rejects })
     }
 
     /// Passes every row that should be in the target to `visit`, with its rowid and its values. The values are `None`
@@ -229,6 +237,7 @@ impl<'a> Source<'a> {
     /// rejected rows that are not in the file.
     fn for_each_row(
         &self,
+        session: &mut Session,
         progress: &dyn Progress,
         visit: &mut dyn FnMut(Option<i64>, Option<Vec<Canon>>) -> Result<()>,
     ) -> Result<(u64, u64)> {
@@ -236,6 +245,7 @@ impl<'a> Source<'a> {
         let mut hasher = RowHasher::default();
         let mut left = self.rejects.clone();
         let (mut rejected, mut count) = (0u64, 0u64);
+        let mut batch = Batch::default();
         while rows.step()? {
             count += 1;
             if count.is_multiple_of(4096) {
@@ -258,9 +268,60 @@ impl<'a> Source<'a> {
                     _ => values = None,
                 }
             }
-            visit(rows.rowid()?, values)?;
+            if self.server_types.is_empty() {
+                visit(rows.rowid()?, values)?;
+                continue;
+            }
+            batch.add(rows.rowid()?, values);
+            if batch.is_full() {
+                self.visit_batch(session, &mut batch, visit)?;
+            }
         }
+        self.visit_batch(session, &mut batch, visit)?;
         Ok((rejected, left.values().map(|times| u64::from(*times)).sum()))
+    }
+}
+
+/// Rows of a file that wait for the server's notation of their values.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<(Option<i64>, Option<Vec<Canon>>)>,
+    bytes: u64,
+}
+
+impl Batch {
+    fn add(&mut self, rowid: Option<i64>, values: Option<Vec<Canon>>) {
+        self.bytes += values.as_ref().map_or(0, |values| size(values));
+        self.rows.push((rowid, values));
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= 1000 || self.bytes >= 4 << 20
+    }
+}
+
+impl Source<'_> {
+    /// Brings the values of types that only the server reads into its notation, and passes the rows to `visit`. A value that
+    /// the server does not hold exactly stays as it is, so that it differs from every value of the target.
+    fn visit_batch(
+        &self,
+        session: &mut Session,
+        batch: &mut Batch,
+        visit: &mut dyn FnMut(Option<i64>, Option<Vec<Canon>>) -> Result<()>,
+    ) -> Result<()> {
+        let Batch { mut rows, .. } = std::mem::take(batch);
+        for (number, server_type) in &self.server_types {
+            let cells = rows.iter_mut().filter_map(|(_, values)| values.as_mut()?[*number].as_mut());
+            let mut cells: Vec<&mut Vec<u8>> = cells.collect();
+            let texts: Vec<String> = cells.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            for (cell, text) in cells.iter_mut().zip(server_type.canonical(session, &texts)?) {
+                if let Some(text) = text {
+                    **cell = text.into_bytes();
+                }
+            }
+        }
+        rows.into_iter().try_for_each(|(rowid, values)| visit(rowid, values))
     }
 }
 
@@ -316,7 +377,7 @@ impl Comparison<'_> {
         let mut sums: Vec<(Sum, Sum)> = vec![(Sum::default(), Sum::default()); PARTS as usize];
         let mut expected = 0u64;
         for source in &self.sources {
-            self.read_source(source, verdict, &mut |_, values| {
+            self.read_source(session, source, verdict, &mut |_, values| {
                 expected += 1;
                 sums[part(&values, &key) as usize].0.add(&values);
             })?;
@@ -401,7 +462,7 @@ impl Comparison<'_> {
         let mut wanted: Rows = BTreeMap::new();
         let of_key = |values: &[Canon]| -> Vec<Canon> { key.iter().map(|place| values[*place].clone()).collect() };
         for source in &self.sources {
-            source.for_each_row(self.progress, &mut |rowid, values| {
+            source.for_each_row(session, self.progress, &mut |rowid, values| {
                 if let Some(values) = values.filter(|values| parts.contains(&part(values, key))) {
                     add_row(&mut wanted, of_key(&values), rowid, values);
                 }
@@ -415,20 +476,22 @@ impl Comparison<'_> {
             }
             Ok(())
         })?;
-        self.report_unmatched(session, key, wanted, unexpected, verdict)
+        self.report_unmatched(key, wanted, unexpected, verdict);
+        Ok(())
     }
 
     /// Passes the rows of a file that should be in the target to `visit`, and reports rows that cannot be converted and
     /// rejected rows that are not in the file.
     fn read_source(
         &self,
+        session: &mut Session,
         source: &Source<'_>,
         verdict: &mut Verdict,
         visit: &mut dyn FnMut(Option<i64>, Vec<Canon>),
     ) -> Result<()> {
         let shown = self.table.shown_target();
         let from = source.plan.shown_source();
-        let (rejected, unknown_rejects) = source.for_each_row(self.progress, &mut |rowid, values| {
+        let (rejected, unknown_rejects) = source.for_each_row(session, self.progress, &mut |rowid, values| {
             if let Some(values) = values {
                 visit(rowid, values);
                 return Ok(());
@@ -463,7 +526,7 @@ impl Comparison<'_> {
             let all = source.reader.count(source.facts)?;
             let step = all.div_ceil(rows.max(1)).max(1);
             let mut number = 0u64;
-            self.read_source(source, verdict, &mut |rowid, values| {
+            self.read_source(session, source, verdict, &mut |rowid, values| {
                 number += 1;
                 if number.is_multiple_of(step) {
                     let key_values: Vec<Canon> = key.iter().map(|place| values[*place].clone()).collect();
@@ -512,7 +575,8 @@ impl Comparison<'_> {
                 Ok(())
             })?;
         }
-        self.report_unmatched(session, key, wanted, found, verdict)
+        self.report_unmatched(key, wanted, found, verdict);
+        Ok(())
     }
 
     /// Returns the query for all rows of the target.
@@ -521,20 +585,13 @@ impl Comparison<'_> {
     }
 
     /// Reports the rows that have no equal row on the other side.
-    fn report_unmatched(
-        &self,
-        session: &mut Session,
-        key: &[usize],
-        wanted: Rows,
-        mut unexpected: Rows,
-        verdict: &mut Verdict,
-    ) -> Result<()> {
+    fn report_unmatched(&self, key: &[usize], wanted: Rows, mut unexpected: Rows, verdict: &mut Verdict) {
         for (key_values, rows) in wanted {
             let mut others = unexpected.remove(&key_values).unwrap_or_default();
             for row in rows {
                 for _ in 0..row.times {
                     match take_one(&mut others) {
-                        Some(other) => self.report_columns(session, &key_values, key, &row, &other, verdict)?,
+                        Some(other) => self.report_columns(&key_values, key, &row, &other, verdict),
                         None => verdict.add(self.options, self.missing(&key_values, key, &row)),
                     }
                 }
@@ -546,21 +603,19 @@ impl Comparison<'_> {
                 verdict.add(self.options, self.unexpected(&key_values, key));
             }
         }
-        Ok(())
     }
 
     fn report_columns(
         &self,
-        session: &mut Session,
         key_values: &[Canon],
         key: &[usize],
         row: &CountedRow,
         other: &[Canon],
         verdict: &mut Verdict,
-    ) -> Result<()> {
+    ) {
         for (place, column) in self.columns.iter().enumerate() {
             let (source, target) = (&row.values[place], &other[place]);
-            if source == target || self.is_same_for_the_server(session, column, source, target)? {
+            if source == target {
                 continue;
             }
             let (source, target) = shown::both(column, source, target);
@@ -584,27 +639,6 @@ impl Comparison<'_> {
             };
             verdict.add(self.options, difference);
         }
-        Ok(())
-    }
-
-    /// Returns true if the server reads the file's text as the target's value. Checked only for types that only the
-    /// server knows.
-    fn is_same_for_the_server(
-        &self,
-        session: &mut Session,
-        column: &Column,
-        source: &Canon,
-        target: &Canon,
-    ) -> Result<bool> {
-        let (super::convert::Kind::Other, Some(source), Some(target)) = (column.kind, source, target) else {
-            return Ok(false);
-        };
-        let (source, target) = (String::from_utf8_lossy(source), String::from_utf8_lossy(target));
-        session.execute("SAVEPOINT lifeboat_value")?;
-        let query = format!("SELECT {}::{}::text AS text", literal(&source), column.target_type);
-        let same = session.row(&query).and_then(|row| Ok(row.get("text")? == Some(&*target)));
-        session.execute("ROLLBACK TO SAVEPOINT lifeboat_value; RELEASE SAVEPOINT lifeboat_value")?;
-        Ok(same.unwrap_or(false))
     }
 
     /// Returns a key alone, and as it stands in a sentence.

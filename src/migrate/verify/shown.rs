@@ -47,7 +47,7 @@ pub(super) struct Shown {
 }
 
 fn shown_part(column: &Column, value: &Canon, part: &Part) -> Shown {
-    let is_text = matches!(column.kind, Kind::Text | Kind::Json | Kind::Jsonb | Kind::Other);
+    let is_text = matches!(column.kind, Kind::Text | Kind::Character | Kind::Json | Kind::Jsonb | Kind::Other);
     let plain = part.plain();
     let in_sentence = if is_text && value.is_some() { part.quoted() } else { plain.clone() };
     Shown { plain, in_sentence }

@@ -182,3 +182,14 @@ fn an_invalid_plan_is_refused_with_the_line_or_the_name() {
     migration.migrate(&["plan", "gone.db", "--to", &migration.target.url(), "--output", "p"]).code(5);
     migration.migrate(&["plan", "app.db", "--output", "p"]).code(2).says("no target is named");
 }
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_default_that_fails_in_the_target_is_found_by_the_plan() {
+    let migration = Migration::new();
+    migration.file("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT DEFAULT (substr('abc', 3000000000)))");
+    let document = migration.json(3, &["plan", "app.db", "--to", &migration.target.url()]);
+    let found = document["differences"].to_string();
+    assert!(found.contains("the default of its column v cannot be computed: substr('abc'"), "{found}");
+    assert!(found.contains("integer out of range"), "{found}");
+}

@@ -210,6 +210,29 @@ fn defaults_write_to_the_target_as_the_program_wrote_to_the_file() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
+fn defaults_that_calculate_do_not_fail_in_the_target() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, ttl INTEGER NOT NULL DEFAULT (30*24*60*60*1000), low INTEGER DEFAULT (7 - 2*5),
+             code TEXT NOT NULL DEFAULT (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)))),
+             loud TEXT DEFAULT (upper(hex(randomblob(2)))), pair TEXT DEFAULT (hex(randomblob(1)) || lower(hex(randomblob(1)))),
+             huge REAL DEFAULT (4000000000 * 4000000000 * 4000000000));
+         INSERT INTO t (id) VALUES (1);",
+    );
+    let (console, plan) = plan_in(&migration, "UTC");
+    require(&plan, &["the default 4000000000 * 4000000000 * 4000000000 is not carried over"]);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.target.psql("INSERT INTO app.t (id) VALUES (2)");
+    let row = migration.target.value(
+        "SELECT concat_ws('|', ttl, low, code ~ '^[0-9a-f]{8}-[0-9a-f]{4}$', loud ~ '^[0-9A-F]{4}$', pair ~ '^[0-9A-F]{2}[0-9a-f]{2}$')
+           FROM app.t WHERE id = 2",
+    );
+    assert_eq!(row, "2592000000|-3|t|t|t", "{console}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
 fn deep_json_is_compared_or_rejected() {
     let migration = Migration::new();
     let file = migration.file("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, j JSON, k JSON)");
@@ -335,4 +358,72 @@ fn values_arrive_as_the_server_itself_would_read_their_texts() {
         assert_eq!(migration.target.query(&differs), Vec::<Vec<String>>::new(), "{name}");
     }
     migration.migrate(&["verify", "plan.toml"]).code(0);
+}
+
+/// Types, with texts that they hold exactly in this or another notation, and texts that the server would cut, round or guess.
+const TYPES: [(&str, &[&str], &[&str]); 20] = [
+    ("varchar(3)", &["abc", "a ", "é日a"], &["abc  ", "abcd"]),
+    ("char(3)", &["abc", "ab", "ab ", "abc  "], &["abcd"]),
+    ("name", &["short"], &["nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"]),
+    ("\"char\"", &["x"], &["xyz"]),
+    ("money", &["1.25", "-3", "$1,000.50"], &["1.234", "0.001"]),
+    ("interval(2)", &["1 day 2 hours", "00:00:01.25", "90 minutes"], &["00:00:01.255", "1000000", "0.1234 years"]),
+    ("interval year to month", &["1 year", "14 months"], &["1 day"]),
+    ("time(3)", &["10:00", "10:00:00.125", "09:30:00.1000"], &["10:00:00.1234", "10:00+08", "10:00:60", "now"]),
+    ("timetz(0)", &["10:00:00+08", "10:00:00+08:00", "10:00Z"], &["10:00:00.5+08", "10:00"]),
+    ("oid", &["7", "007"], &["-1"]),
+    ("point", &["(1,2)", "1, 2", "(1.50,2)"], &["(1.00000000000000000001,2)"]),
+    ("comp", &["(abc,1.25)"], &["(abc  ,1.25)", "(abc,1.254)"]),
+    ("hstore", &["\"a\"=>\"1\""], &["\"a\"=>\"1\", \"a\"=>\"2\""]),
+    ("bit(3)", &["101"], &["1011", "10"]),
+    ("varchar(3)[]", &["{abc,\"a \"}", "{abc, NULL}"], &["{\"abc  \"}"]),
+    ("numeric(5,2)[]", &["{1.25, 2}", "{}"], &["{1.254}"]),
+    ("code", &["abc"], &["abc  ", "abcd"]),
+    ("inet", &["10.0.0.1", "10.0.0.1/32", "10.0.0.0/8"], &["10.0.0"]),
+    ("int4range", &["[1,5]", "(0, 6)"], &["[5,1]"]),
+    ("mood", &["fine"], &["sad"]),
+];
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn values_are_held_exactly_or_rejected_whatever_the_type_of_an_existing_column() {
+    let migration = Migration::new();
+    migration.target.psql(
+        "CREATE SCHEMA app; SET search_path = app; CREATE EXTENSION hstore; CREATE TYPE mood AS ENUM ('fine', 'good');
+         CREATE TYPE comp AS (a varchar(3), b numeric(5,2)); CREATE DOMAIN code AS varchar(3);",
+    );
+    let mut lost = 0;
+    for (number, (name, exact, cut)) in TYPES.iter().enumerate() {
+        migration
+            .target
+            .psql(format!("SET search_path = app; CREATE TABLE t{number} (id bigint PRIMARY KEY, v {name})"));
+        let file = migration.file("app.db", &format!("CREATE TABLE t{number} (id INTEGER PRIMARY KEY, v TEXT)"));
+        for value in exact.iter().chain(*cut) {
+            file.execute(&format!("INSERT INTO t{number} (v) VALUES (?1)"), [value]).unwrap();
+        }
+        lost += cut.len();
+    }
+    migration.json(0, &["plan", "app.db", "--to", &migration.target.url()]);
+    let run = migration.json(3, &["run", "plan.toml"]);
+    let (mut wrong, rejects) = (Vec::new(), migration.rejects());
+    for (number, (name, exact, cut)) in TYPES.iter().enumerate() {
+        let ids: Vec<String> = migration.target.query(&format!("SELECT id FROM app.t{number} ORDER BY id")).concat();
+        let expected: Vec<String> = (1..=exact.len()).map(|id| id.to_string()).collect();
+        if ids != expected {
+            wrong.push(format!("{name}: of {exact:?} and {cut:?}, the rows {ids:?} are there"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}\n{rejects:#?}\n{run}", wrong.join("\n"));
+    assert_eq!(rejects.len(), lost, "{rejects:#?}");
+    let about = |table: &str| rejects.iter().find(|reject| reject.starts_with(table)).unwrap();
+    require(about("t0 "), &["t0 4 v: 'abc  ': it has more characters than the column holds"]);
+    require(about("t4 "), &["t4 4 v: the type money does not hold this value exactly as it is written"]);
+    // Each rejected row is one that the plan has not foreseen. Nothing else differs.
+    let verified = migration.json(3, &["verify", "plan.toml"]);
+    let differences = verified["differences"].as_array().unwrap();
+    assert!(differences.iter().all(|one| one["kind"] == "reject"), "{verified:#}");
+    // A value that was cut later differs.
+    migration.target.psql("UPDATE app.t4 SET v = 1.26 WHERE id = 1; UPDATE app.t7 SET v = '10:00:00.5' WHERE id = 1");
+    let verified = migration.json(3, &["verify", "plan.toml"]).to_string();
+    require(&verified, &["v is '$1.26', but should be '$1.25'", "v is '10:00:00.5', but should be '10:00:00'"]);
 }
