@@ -577,8 +577,10 @@ fn left_out(table: &TablePlan, sent: u64, stored: u64) -> Error {
 
 fn stop_error(table: &TablePlan, rowid: Option<i64>, reason: &str) -> Error {
     let row = rowid.map_or("a row".to_owned(), |rowid| format!("the row {rowid}"));
-    Error::problem(format!("{row} of {} cannot be converted: {reason}", table.shown_source()))
-        .hint("correct the row, change the plan, or set rejects = \"table\" to keep such rows aside")
+    Error::problem(format!("{row} of {} cannot be converted: {reason}", table.shown_source())).hint(
+        "set rejects = \"table\" in the plan to keep such rows aside, and run it again; or run 'lifeboat migrate \
+             rollback', correct the row or the plan, and run the plan again",
+    )
 }
 
 /// The part of a COPY that comes next.

@@ -8,7 +8,8 @@
 //!   keys, indexes and policies afterwards, [`convert`] converts values to the
 //!   types of the plan, `notation` tells whether the server holds the values of other types exactly, `output` writes them as
 //!   COPY reads them, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
-//!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. [`keys`] drops
+//!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. `loaded` finds rows that
+//!   others have changed meanwhile. [`keys`] drops
 //!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
 //!   refer to.
 //! - [`verify`] compares the target with the files, with separate code; [`rollback`] removes what a run created.
@@ -26,6 +27,7 @@ mod index_row;
 mod json;
 mod keys;
 pub(crate) mod load;
+mod loaded;
 mod make;
 mod notation;
 mod output;

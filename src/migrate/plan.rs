@@ -429,11 +429,12 @@ impl Plan {
     }
 
     /// Returns the digest of the part of the plan that decides how rows are loaded. Comments and the order of keys do not
-    /// change it, and neither do the objects that are created after loading: as long as they are not there, they may be
-    /// edited.
+    /// change it, and neither do the treatment of rejected rows and the objects that are created after loading: as long as
+    /// they are not there, they may be edited.
     #[must_use]
     pub(crate) fn digest(&self) -> String {
         let mut rows = self.clone();
+        rows.rejects = Rejects::default();
         for table in &mut rows.tables {
             table.expected_rejects = 0;
             table.indexes.clear();

@@ -32,8 +32,10 @@ pub(super) fn load_again(session: &mut Session, loader: &mut Loader<'_>, chunks:
         order.reverse();
     }
     if loader.plan().rejects == Rejects::Stop && state::has_rejects(session, &plan, MISSING_PARENT)? {
-        return Err(Error::problem("rows refer to rows that do not exist: see lifeboat_migrate.rejects")
-            .hint("correct the rows, or set rejects = \"table\" to keep such rows aside"));
+        return Err(Error::problem("rows refer to rows that do not exist: see lifeboat_migrate.rejects").hint(
+            "set rejects = \"table\" in the plan to keep such rows aside, and run it again; or run 'lifeboat migrate \
+                 rollback', correct the rows, and run the plan again",
+        ));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! and the records about the run.
 
 use super::foreign_key::{self, ForeignKey};
+use super::loaded;
 use super::plan::Plan;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
@@ -48,7 +49,7 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
     let made = state::made(session, &plan.id)?;
     let mut loaded: Vec<Made> = Vec::new();
     for one in made.iter().filter(|one| one.is_table()) {
-        if state::is_same(session, one)? {
+        if loaded::is_same(session, one)? {
             require_as_loaded(session, plan, one, even_changed, &mut outcome)?;
             loaded.push(one.clone());
         } else {
@@ -91,7 +92,7 @@ fn require_as_loaded(
 ) -> Result<()> {
     let name = one.shown();
     session.execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", one.quoted()))?;
-    let (now, loaded) = (state::rows_now(session, &plan.id, one)?, state::rows_loaded(session, &plan.id, one)?);
+    let (now, loaded) = (loaded::rows_now(session, &plan.id, one)?, state::rows_loaded(session, &plan.id, one)?);
     let rows = now.rows;
     let hint = "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
     if rows != loaded && !even_changed {

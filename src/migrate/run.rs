@@ -11,6 +11,7 @@ use super::convert::Kind;
 use super::foreign_key::{self, ForeignKey};
 use super::keys;
 use super::load::{Loader, Shared, Sink};
+use super::loaded;
 use super::make;
 use super::parallel::{first, run_in_parallel};
 use super::plan::{Plan, TablePlan};
@@ -125,7 +126,7 @@ impl Job<'_> {
         steps.identities(session, &sinks)?;
         steps.analyze(session)?;
         steps.foreign_keys(session)?;
-        state::require_rows(session, &self.plan.id, true)?;
+        loaded::require_rows(session, &self.plan.id, true)?;
         steps.policies(session)?;
         let mut steps = state::steps(session, &self.plan.id)?;
         outcome.missing_keys = keys::missing(&mut steps);
@@ -155,12 +156,12 @@ impl Job<'_> {
         watched: &[Watched],
     ) -> Result<Vec<Session>> {
         let id = &self.plan.id;
-        state::require_same_tables(&mut session, id)?;
+        loaded::require_same_tables(&mut session, id)?;
         if noted.is_some_and(|noted| noted.finished) {
             return self.sessions(session);
         }
         if noted.is_some() {
-            state::require_rows(&mut session, id, false)?;
+            loaded::require_rows(&mut session, id, false)?;
         }
         let chunks = state::chunks(&mut session, id)?;
         let enforced = foreign_key::enforced(&mut session, self.plan)?;

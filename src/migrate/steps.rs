@@ -247,14 +247,20 @@ impl<'a> Steps<'a> {
         for table in &tables {
             for key in &table.foreign_keys {
                 let step = format!("foreign key {} {}", ddl::target(table), ident(&key.name));
-                let planned = ddl::add_foreign_key(table, key, false);
-                if self.is_done(&step, &planned)? {
-                    continue;
-                }
+                let (valid, planned) =
+                    (ddl::add_foreign_key(table, key, false), ddl::add_foreign_key(table, key, !key.validate));
+                // A key that was edited in the plan is created anew.
+                let drop = match self.done.get(&step) {
+                    Some(done) if done.planned.as_ref().is_none_or(|then| *then == planned) => continue,
+                    Some(_) => {
+                        format!("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}; ", ddl::target(table), ident(&key.name))
+                    }
+                    None => String::new(),
+                };
                 interrupt::check()?;
                 // If existing rows violate the foreign key, it is added as NOT VALID, which checks new rows; a note
                 // says so.
-                let added = do_step(session, &self.plan.id, &step, &planned);
+                let added = do_noted_step(session, &self.plan.id, &step, (&format!("{drop}{valid}"), &planned), None);
                 let Err(error) = added else { continue };
                 if session::sqlstate(&error).as_deref() != Some("23503") && key.validate {
                     return Err(error);
@@ -266,7 +272,7 @@ impl<'a> Steps<'a> {
                         one_line(&key.name)
                     )
                 });
-                let sql = ddl::add_foreign_key(table, key, true);
+                let sql = drop + &ddl::add_foreign_key(table, key, true);
                 do_noted_step(session, &self.plan.id, &step, (&sql, &planned), note.as_deref())?;
             }
         }
@@ -303,13 +309,13 @@ impl<'a> Steps<'a> {
             }
             if let Some(retention) = &hypertable.retention {
                 let step = format!("retention policy {shown}");
-                if self.done.contains_key(&step) {
-                    continue;
-                }
                 let sql = format!(
                     "SELECT {functions}.add_retention_policy({name}, drop_after => {})",
                     ddl::interval(retention)
                 );
+                if self.is_done(&step, &sql)? {
+                    continue;
+                }
                 let old = match retention.trim().parse::<i64>() {
                     Ok(_) => 0,
                     Err(_) => {

@@ -93,6 +93,12 @@ fn a_run_with_rejects_stop_fails_at_an_invalid_row_and_records_no_rejects() {
     let run = migration.migrate(&["run", "plan.toml"]).code(3);
     assert!(run.stderr().contains("cannot be converted") || run.stderr().contains("same key"), "{}", run.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.rejects"), "0");
+    // The hint names a way that works.
+    run.says("set rejects = \"table\" in the plan").says("and run it again");
+    migration.edit_plan("rejects = \"stop\"", "rejects = \"table\"");
+    expect_rejects(&migration);
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.rejects().len(), 7);
     migration.migrate(&["rollback", "plan.toml"]).code(0);
     assert!(!migration.exists("app.trades") && !migration.exists("lifeboat_migrate.plans"));
 }
@@ -258,6 +264,17 @@ fn foreign_keys_with_violating_rows_are_created_not_valid() {
         format!("DO $$ BEGIN {new}; EXCEPTION WHEN foreign_key_violation THEN RAISE NOTICE 'refused'; END $$");
     migration.target.psql(refused);
     assert_eq!(migration.target.value("SELECT count(*) FROM app.positions"), "2");
+    // Such a key may be edited in the plan.
+    migration.edit_plan("on_delete = \"CASCADE\"", "on_delete = \"SET NULL\"");
+    migration.json(0, &["run", "plan.toml"]);
+    let keys = || migration.target.query(query).into_iter().flatten().collect::<Vec<String>>();
+    assert_eq!(keys(), ["app.lots true a", "app.positions false n"]);
+    migration.edit_plan(", validate = false", "");
+    for _ in 0..2 {
+        let notes = migration.json(0, &["run", "plan.toml"])["notes"].to_string();
+        assert!(notes.contains("only new rows are checked"), "{notes}");
+        assert_eq!(keys(), ["app.lots true a", "app.positions false n"]);
+    }
 }
 
 const SMALL: &str = "

@@ -8,6 +8,7 @@ mod helpers;
 
 mod aggregates;
 mod by_hand;
+mod interrupted;
 mod names;
 mod plain;
 mod replace;
