@@ -20,38 +20,48 @@ use crate::platform::interrupt;
 /// The schema of the notes.
 pub(crate) const SCHEMA: &str = "lifeboat_migrate";
 
-const TABLES: &str = "
-CREATE SCHEMA IF NOT EXISTS lifeboat_migrate;
-COMMENT ON SCHEMA lifeboat_migrate IS 'what lifeboat migrate notes of its migrations';
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.plans (
-    id text PRIMARY KEY, digest text NOT NULL, lifeboat_version text NOT NULL, sources jsonb NOT NULL,
-    begun_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz);
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.made (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
-    kind text NOT NULL, schema text NOT NULL, name text NOT NULL, oid oid NOT NULL, rows_digest text,
-    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, number));
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.chunks (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, source_table integer NOT NULL,
-    chunk integer NOT NULL, target oid NOT NULL, first_rowid bigint, last_rowid bigint, rows bigint, rejected bigint, digest text,
-    done_at timestamptz, PRIMARY KEY (plan, source_table, chunk));
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.steps (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, step text NOT NULL, note text,
-    done_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, step));
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.rejects (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, file text NOT NULL, source text NOT NULL,
-    rowid bigint, row_hash text NOT NULL, target_schema text NOT NULL, target_name text NOT NULL, reason text NOT NULL,
-    \"row\" jsonb NOT NULL, at timestamptz NOT NULL DEFAULT now());
-ALTER TABLE lifeboat_migrate.rejects ADD COLUMN IF NOT EXISTS state text;
-ALTER TABLE lifeboat_migrate.steps ADD COLUMN IF NOT EXISTS planned text;
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.keys (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
-    schema text NOT NULL, relation text NOT NULL, parent_schema text NOT NULL, parent text NOT NULL, name text NOT NULL,
-    definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL,
-    operators json NOT NULL, is_full boolean NOT NULL);
-CREATE TABLE IF NOT EXISTS lifeboat_migrate.transactions (
-    plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE);
-CREATE INDEX IF NOT EXISTS rejects_plan_idx ON lifeboat_migrate.rejects (plan, file, source);
-";
+/// The tables of the notes, each with its columns.
+const TABLES: [(&str, &str); 7] = [
+    (
+        "plans",
+        "id text PRIMARY KEY, digest text NOT NULL, lifeboat_version text NOT NULL, sources jsonb NOT NULL,
+         begun_at timestamptz NOT NULL DEFAULT now(), finished_at timestamptz",
+    ),
+    (
+        "made",
+        "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
+         kind text NOT NULL, schema text NOT NULL, name text NOT NULL, oid oid NOT NULL, rows_digest text,
+         at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (plan, number)",
+    ),
+    (
+        "chunks",
+        "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, source_table integer NOT NULL,
+         chunk integer NOT NULL, target oid NOT NULL, first_rowid bigint, last_rowid bigint, rows bigint, rejected bigint,
+         digest text, done_at timestamptz, PRIMARY KEY (plan, source_table, chunk)",
+    ),
+    (
+        "steps",
+        "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, step text NOT NULL, note text,
+         done_at timestamptz NOT NULL DEFAULT now(), planned text, PRIMARY KEY (plan, step)",
+    ),
+    (
+        "rejects",
+        "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, file text NOT NULL, source text NOT NULL,
+         rowid bigint, row_hash text NOT NULL, target_schema text NOT NULL, target_name text NOT NULL, reason text NOT NULL,
+         \"row\" jsonb NOT NULL, at timestamptz NOT NULL DEFAULT now(), state text",
+    ),
+    (
+        "keys",
+        "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE, number bigint GENERATED ALWAYS AS IDENTITY,
+         schema text NOT NULL, relation text NOT NULL, parent_schema text NOT NULL, parent text NOT NULL, name text NOT NULL,
+         definition text NOT NULL, comment text, columns json NOT NULL, referenced json NOT NULL, operators json NOT NULL,
+         is_full boolean NOT NULL",
+    ),
+    ("transactions", "plan text NOT NULL REFERENCES lifeboat_migrate.plans ON DELETE CASCADE"),
+];
+
+/// The columns that the tables of older versions lack, each with its type.
+const LATER_COLUMNS: [(&str, &str, &str); 2] = [("steps", "planned", "text"), ("rejects", "state", "text")];
 
 /// The content of a file's tables when it was saved.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,13 +154,47 @@ pub(crate) fn has_notes(session: &mut Session) -> Result<bool> {
     row.flag("there")
 }
 
-/// Creates the tables of the notes. Must be called in a transaction.
+/// Creates the tables of the notes, as far as they are missing. Must be called in a transaction.
 pub(crate) fn make_tables(session: &mut Session) -> Result<()> {
-    session.execute(TABLES).map_err(|error| {
-        error
-            .context(format!("cannot create the schema {SCHEMA} for the notes of the migration"))
-            .hint("the role needs CREATE on the database: run GRANT CREATE ON DATABASE ... TO ...")
+    make_missing(session).map_err(|error| {
+        let lacks_privilege = sqlstate(&error).as_deref() == Some("42501");
+        let error = error.context(format!("cannot create the schema {SCHEMA} for the notes of the migration"));
+        match lacks_privilege {
+            true => error.hint("the role needs CREATE on the database: run GRANT CREATE ON DATABASE ... TO ..."),
+            false => error,
+        }
     })
+}
+
+/// Creates what is missing. A statement for a table that is there, even one that would do nothing, waits for the transactions
+/// of other migrations.
+fn make_missing(session: &mut Session) -> Result<()> {
+    let mut is_missing = |object: String| session.row(&format!("SELECT {object} IS NULL AS missing"))?.flag("missing");
+    let mut missing = Vec::new();
+    if is_missing(format!("pg_catalog.to_regnamespace({})", literal(SCHEMA)))? {
+        missing.push(format!(
+            "CREATE SCHEMA {SCHEMA}; COMMENT ON SCHEMA {SCHEMA} IS 'what lifeboat migrate notes of its migrations'"
+        ));
+    }
+    for (table, columns) in TABLES {
+        if is_missing(format!("pg_catalog.to_regclass('{SCHEMA}.{table}')"))? {
+            missing.push(format!("CREATE TABLE {SCHEMA}.{table} ({columns})"));
+            if table == "rejects" {
+                missing.push(format!("CREATE INDEX rejects_plan_idx ON {SCHEMA}.rejects (plan, file, source)"));
+            }
+            continue;
+        }
+        for (_, column, kind) in LATER_COLUMNS.iter().filter(|(of, ..)| *of == table) {
+            let number = format!(
+                "(SELECT attnum FROM pg_catalog.pg_attribute
+                   WHERE attrelid = pg_catalog.to_regclass('{SCHEMA}.{table}') AND attname = '{column}')"
+            );
+            if is_missing(number)? {
+                missing.push(format!("ALTER TABLE {SCHEMA}.{table} ADD COLUMN {column} {kind}"));
+            }
+        }
+    }
+    missing.iter().try_for_each(|sql| session.execute(sql))
 }
 
 /// The longest wait for the lock of a plan. The server holds the locks of a process that has just ended for a moment.

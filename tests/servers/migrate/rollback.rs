@@ -151,6 +151,26 @@ fn rollback_keeps_the_record_of_a_run_that_is_starting() {
 
 #[test]
 #[ignore = "needs PostgreSQL 15"]
+fn a_migration_does_not_wait_for_another_one_that_is_loading() {
+    let migration = migrated("");
+    // The other one writes its notes. It is in no hurry.
+    let mut other = migration.session();
+    other.execute("BEGIN; UPDATE lifeboat_migrate.plans SET digest = digest WHERE false").unwrap();
+    let notes = "SELECT string_agg(quote_ident(tablename), ', lifeboat_migrate.') FROM pg_tables WHERE schemaname = 'lifeboat_migrate'";
+    let tables = migration.target.value(notes);
+    other.execute(&format!("LOCK TABLE lifeboat_migrate.{tables} IN ROW EXCLUSIVE MODE")).unwrap();
+    let start = Instant::now();
+    plan_another(&migration);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.json(0, &["rollback", "plan.toml"]);
+    assert!(start.elapsed() < Duration::from_secs(30), "it has waited {:?}", start.elapsed());
+    other.execute("COMMIT").unwrap();
+    migration.json(0, &["rollback", "first.toml"]);
+    assert!(!migration.exists("lifeboat_migrate.plans"));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
 fn a_run_that_starts_during_a_rollback_has_its_own_record() {
     let migration = migrated("");
     plan_another(&migration);
