@@ -4,7 +4,7 @@ use chrono_tz::Tz;
 
 use super::convert::Kind;
 use super::existing::{ExistingColumn, ExistingSchema, ExistingTable};
-use super::plan::{ColumnPlan, Epoch, TablePlan, UniquePlan};
+use super::plan::{ColumnPlan, Epoch, STAGING, TablePlan, UniquePlan};
 use super::profile::{ColumnProfile, ColumnTarget, TableProfile};
 use super::propose::{self, InspectedFile, Names, Proposal, ProposeOptions};
 use crate::engine::postgres::schema::quote::{ident, qualified};
@@ -39,6 +39,16 @@ pub(crate) fn propose(
         });
     }
     propose::add_foreign_keys(&mut proposals, file, names);
+    let targets: Vec<String> = proposals.iter().map(|proposal| proposal.plan.name.clone()).collect();
+    for proposal in proposals.iter_mut().filter(|proposal| proposal.plan.existing) {
+        let ancestors = existing.table(&proposal.plan.source).map_or(&[][..], |table| &table.ancestors);
+        if let Some(parent) = ancestors.iter().find(|name| targets.contains(name)) {
+            proposal.conflicts.push(format!(
+                "its rows are rows of {} too, which the file fills as well: remove one of the two tables from the plan",
+                one_line(&format!("{}.{parent}", proposal.plan.schema))
+            ));
+        }
+    }
     proposals
 }
 
@@ -105,6 +115,20 @@ fn adopt(
             qualified(schema, &table.name)
         ));
     }
+    for sequence in own.iter().filter_map(|column| column.sequence.as_ref()).filter(|sequence| !sequence.may_be_used) {
+        let name = one_line(&sequence.name);
+        adopted.conflicts.push(format!(
+            "the role may not use the sequence of a default: GRANT USAGE ON SEQUENCE {name} TO the role"
+        ));
+    }
+    if !table.rules.is_empty() {
+        let rules: Vec<String> = table.rules.iter().map(|rule| ident(rule)).collect();
+        adopted.conflicts.push(format!(
+            "its rules for INSERT change what is loaded: ALTER TABLE {} DISABLE RULE {}, and enable it after the migration",
+            qualified(schema, &table.name),
+            one_line(&rules.join(", "))
+        ));
+    }
     if !own.is_empty() {
         let names: Vec<String> = own.iter().map(|column| one_line(&column.name)).collect();
         adopted.notes.push(format!("columns that the file does not have get their defaults: {}", names.join(", ")));
@@ -146,12 +170,27 @@ fn adopt_column(
         adopted.notes.push(note);
         return;
     }
-    if let Some(sequence) = &target.fixed_sequence {
-        let sequence = one_line(sequence);
+    if STAGING.contains(&target.name.as_str()) {
         adopted.conflicts.push(format!(
-            "the role may not move the sequence of {} past the loaded numbers: GRANT SELECT, UPDATE ON SEQUENCE {sequence} TO the role",
-            one_line(&target.name)
+            "the tables through which rows are loaded have a column named {} too: rename that column",
+            target.name
         ));
+    }
+    if let Some(sequence) = &target.sequence {
+        let (sequence_name, name) = (one_line(&sequence.name), one_line(&target.name));
+        if !sequence.may_be_moved {
+            adopted.conflicts.push(format!(
+                "the role may not move the sequence of {name} past the loaded numbers: GRANT SELECT, UPDATE ON SEQUENCE \
+                 {sequence_name} TO the role"
+            ));
+        }
+        if let Some(ever) = facts.sequence.filter(|ever| is_rowid && *ever > sequence.greatest) {
+            adopted.conflicts.push(format!(
+                "the file has counted {name} up to {ever}, but the sequence {sequence_name} ends at {}: make the column and \
+                 the sequence a bigint",
+                sequence.greatest
+            ));
+        }
     }
     let mut warnings = propose::changes(profile, kind, zone);
     warnings.extend(propose::epoch_question(column, profile, kind).filter(|_| kind.is_time()));
@@ -160,8 +199,8 @@ fn adopt_column(
     let trial = profile.trial(kind);
     let mut plan = plain(column, target.target_type.clone());
     plan.name = (target.name != column.name).then(|| target.name.clone());
-    plan.not_null = target.not_null && !target.is_counted;
-    plan.identity = target.not_null && target.is_counted;
+    plan.not_null = target.not_null && target.sequence.is_none();
+    plan.identity = target.not_null && target.sequence.is_some();
     plan.epoch = if kind.is_time() { propose::unit(profile) } else { Epoch::Auto };
     if let Some(trial) = trial {
         plan.nulls = trial.nulls.keys().cloned().collect();

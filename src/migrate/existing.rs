@@ -41,6 +41,10 @@ pub(crate) struct ExistingTable {
     pub uniques: Vec<(String, Vec<String>)>,
     /// The enabled triggers of users that fire for new rows.
     pub triggers: Vec<String>,
+    /// The enabled rules for new rows.
+    pub rules: Vec<String>,
+    /// The tables of the schema of which it is a partition or an heir.
+    pub ancestors: Vec<String>,
     /// The privileges among SELECT, INSERT and DELETE that the role lacks.
     pub lacking: Vec<String>,
 }
@@ -58,11 +62,34 @@ pub(crate) struct ExistingColumn {
     pub has_default: bool,
     /// True if the server computes the values.
     pub is_generated: bool,
-    /// True if a sequence counts its values.
-    pub is_counted: bool,
-    /// That sequence, if the role may not move it.
-    pub fixed_sequence: Option<String>,
+    /// The sequence that counts its values, if any.
+    pub sequence: Option<Sequence>,
 }
+
+/// A sequence that counts the values of a column.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sequence {
+    /// Its qualified name, quoted where that is needed.
+    pub name: String,
+    /// Its greatest number.
+    pub greatest: i64,
+    /// True if the role may take numbers from it; the server does not ask that for an identity column.
+    pub may_be_used: bool,
+    /// True if the role may move it.
+    pub may_be_moved: bool,
+}
+
+/// An item of FROM with the oid of the sequence that counts a column `a`, a row of pg_attribute, or NULL: the sequence of an
+/// identity column, or the one of a default of a whole number.
+pub(crate) const SEQUENCE_OF_COLUMN: &str = "
+    LATERAL (SELECT coalesce(
+        pg_catalog.pg_get_serial_sequence(a.attrelid::pg_catalog.regclass::text, a.attname)::pg_catalog.regclass,
+        (SELECT s.oid FROM pg_catalog.pg_attrdef d
+           JOIN pg_catalog.pg_depend p ON p.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND p.objid = d.oid
+           JOIN pg_catalog.pg_class s ON p.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.oid = p.refobjid
+          WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum AND s.relkind = 'S'
+            AND pg_catalog.pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%' AND a.atttypid IN (20, 21, 23) LIMIT 1)
+        )::pg_catalog.oid AS sequence) q";
 
 impl ExistingSchema {
     /// Reads a schema. It is empty if it does not exist.
@@ -72,6 +99,13 @@ impl ExistingSchema {
                     to_json(ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
                                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
                                      AND t.tgtype & 4 <> 0 ORDER BY 1)) AS triggers,
+                    to_json(ARRAY(SELECT r.rulename FROM pg_catalog.pg_rewrite r
+                                   WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled IN ('O', 'A') ORDER BY 1)) AS rules,
+                    to_json(ARRAY(WITH RECURSIVE above AS (
+                                      SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid
+                                       UNION SELECT i.inhparent FROM above JOIN pg_catalog.pg_inherits i ON i.inhrelid = above.inhparent)
+                                  SELECT p.relname FROM above JOIN pg_catalog.pg_class p ON p.oid = above.inhparent
+                                   WHERE p.relkind IN ('r', 'p') AND p.relnamespace = n.oid)) AS ancestors,
                     to_json(ARRAY(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS p
                                    WHERE c.relkind IN ('r', 'p') AND NOT pg_catalog.has_table_privilege(c.oid, p))) AS lacking
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -89,8 +123,15 @@ impl ExistingSchema {
                 "f" => Some("a foreign table"),
                 _ => continue,
             };
-            let (triggers, lacking) = (row.list("triggers")?, row.list("lacking")?);
-            read.relations.push(ExistingTable { name, other_kind, triggers, lacking, ..ExistingTable::default() });
+            read.relations.push(ExistingTable {
+                name,
+                other_kind,
+                triggers: row.list("triggers")?,
+                rules: row.list("rules")?,
+                ancestors: row.list("ancestors")?,
+                lacking: row.list("lacking")?,
+                ..ExistingTable::default()
+            });
         }
         read.read_columns(session, schema)?;
         read.read_keys(session, schema)?;
@@ -103,27 +144,36 @@ impl ExistingSchema {
                     a.attnotnull OR (t.typtype = 'd' AND t.typnotnull) AS not_null,
                     a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default,
                     a.attgenerated <> '' AS is_generated,
-                    q.sequence IS NOT NULL AS is_counted,
-                    CASE WHEN NOT (pg_catalog.has_sequence_privilege(q.sequence, 'UPDATE')
-                                   AND pg_catalog.has_sequence_privilege(q.sequence, 'SELECT')) THEN q.sequence END AS fixed
+                    q.sequence::pg_catalog.regclass::text AS sequence, s.seqmax AS greatest,
+                    a.attidentity <> '' OR pg_catalog.has_sequence_privilege(q.sequence, 'USAGE')
+                        OR pg_catalog.has_sequence_privilege(q.sequence, 'UPDATE') AS may_be_used,
+                    pg_catalog.has_sequence_privilege(q.sequence, 'UPDATE')
+                        AND pg_catalog.has_sequence_privilege(q.sequence, 'SELECT') AS may_be_moved
                FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
                CROSS JOIN {TYPE_OF_COLUMN}
-               CROSS JOIN LATERAL (SELECT pg_catalog.pg_get_serial_sequence(
-                   pg_catalog.format('%I.%I', n.nspname, c.relname), a.attname) AS sequence) q
+               CROSS JOIN {SEQUENCE_OF_COLUMN} LEFT JOIN pg_catalog.pg_sequence s ON s.seqrelid = q.sequence
               WHERE n.nspname = {} AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
               ORDER BY c.relname, a.attnum",
             literal(schema)
         ))?;
         for row in &rows {
+            let sequence = match row.owned("sequence")? {
+                None => None,
+                Some(name) => Some(Sequence {
+                    name,
+                    greatest: row.number("greatest")?,
+                    may_be_used: row.flag("may_be_used")?,
+                    may_be_moved: row.flag("may_be_moved")?,
+                }),
+            };
             let column = ExistingColumn {
                 name: row.text("name")?.to_owned(),
                 target_type: row.text("type")?.to_owned(),
                 not_null: row.flag("not_null")?,
                 has_default: row.flag("has_default")?,
                 is_generated: row.flag("is_generated")?,
-                is_counted: row.flag("is_counted")?,
-                fixed_sequence: row.owned("fixed")?,
+                sequence,
             };
             if let Some(table) = self.relation_of(row)? {
                 table.columns.push(column);
@@ -183,12 +233,24 @@ impl ExistingTable {
 
 /// Returns the name that equals `wanted`, or that equals it in lower case, or the only one that differs in case alone.
 fn same_name<'a>(wanted: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    let folded = wanted.to_lowercase();
+    // Both databases fold only the letters of ASCII.
+    let folded = wanted.to_ascii_lowercase();
     let exact = |text: &str| names.clone().find(|name| *name == text);
     exact(wanted).or_else(|| exact(&folded)).or_else(|| {
-        let mut like = names.clone().filter(|name| name.to_lowercase() == folded);
+        let mut like = names.clone().filter(|name| name.eq_ignore_ascii_case(wanted));
         like.next().filter(|_| like.next().is_none())
     })
+}
+
+/// Returns the qualified name of the sequence that counts a column, or `None` if there is none.
+pub(super) fn sequence_of(session: &mut Session, table: &TablePlan, column: &str) -> Result<Option<String>> {
+    let rows = session.rows(&format!(
+        "SELECT q.sequence::pg_catalog.regclass::text AS sequence FROM pg_catalog.pg_attribute a CROSS JOIN {SEQUENCE_OF_COLUMN}
+          WHERE a.attrelid = {}::pg_catalog.regclass AND a.attname = {}",
+        literal(&ddl::target(table)),
+        literal(column)
+    ))?;
+    rows.first().map_or(Ok(None), |row| row.owned("sequence"))
 }
 
 /// Fails if an existing table cannot be filled by this plan, because it has rows or is another plan's.

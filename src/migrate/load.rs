@@ -565,7 +565,7 @@ fn create_stage(table: &TablePlan) -> String {
 
 /// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, or a limit
 /// of the server) and not by the circumstances.
-fn is_row_error(error: &Error) -> bool {
+pub(super) fn is_row_error(error: &Error) -> bool {
     sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state.starts_with("54"))
 }
 

@@ -542,6 +542,13 @@ impl TablePlan {
         let mut names = BTreeSet::new();
         for column in &self.columns {
             require_name(column.target_name())?;
+            if STAGING.contains(&column.target_name()) {
+                return Err(Error::usage(format!(
+                    "its column cannot be named {}: the tables through which Lifeboat loads rows have a column of that name",
+                    column.target_name()
+                ))
+                .hint("give the column another name, in the target too if the table exists"));
+            }
             if !names.insert(column.target_name()) {
                 return Err(Error::usage(format!("it has two columns named {}", one_line(column.target_name()))));
             }
@@ -596,6 +603,9 @@ impl TablePlan {
         }
     }
 }
+
+/// The columns that the temporary table through which rows are loaded has besides those of the target.
+pub(crate) const STAGING: [&str; 4] = ["lifeboat_n", "lifeboat_rowid", "lifeboat_hash", "lifeboat_json"];
 
 /// The greatest number of columns of a table in PostgreSQL.
 pub(crate) const MAX_COLUMNS: usize = 1600;

@@ -12,7 +12,7 @@ use super::defaults::{self, Clock};
 use super::existing::ExistingSchema;
 use super::index_row;
 use super::plan::{
-    CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, TablePlan, UniquePlan,
+    CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, STAGING, TablePlan, UniquePlan,
 };
 use super::profile::{ColumnProfile, Counted, DISTINCT, Example, LongRows, TableProfile, Trial, declared};
 use super::translate::{self, ColumnProperties};
@@ -139,6 +139,7 @@ fn column_names(columns: &[ColumnFacts], options: &ProposeOptions) -> Vec<(Strin
     let wanted: Vec<String> = (0..columns.len()).map(wanted).collect();
     let why = |name: &str| match name {
         "" => Some("renamed: in the file it has no name"),
+        _ if STAGING.contains(&name) => Some("renamed: Lifeboat's own tables have a column of that name"),
         _ if SYSTEM.contains(&name) => Some("renamed: PostgreSQL has a system column of that name"),
         _ if name.len() > NAME_BYTES => Some("its name is shortened: names in PostgreSQL have at most 63 bytes"),
         _ => None,
@@ -188,7 +189,7 @@ impl<'a> Draft<'a> {
             let mut proposed = propose_column(column, profile, &chosen, is_rowid, options);
             proposed.plan.name = (name != column.name).then_some(name);
             proposed.notes.extend(why.map(str::to_owned));
-            if let Some(collation) = collations.get(&column.name.to_lowercase()) {
+            if let Some(collation) = collations.get(&column.name.to_ascii_lowercase()) {
                 let collation = one_line(collation);
                 proposed
                     .notes
@@ -356,7 +357,7 @@ impl<'a> Draft<'a> {
     fn condition_columns(&self) -> translate::Columns {
         let columns = self.proposal.plan.columns.iter().zip(&self.kinds).zip(&self.profile.columns);
         let entry = |((column, kind), profile): ((&ColumnPlan, &Kind), &ColumnProfile)| {
-            let source = column.source.to_lowercase();
+            let source = column.source.to_ascii_lowercase();
             let properties = ColumnProperties {
                 name: column.target_name().to_owned(),
                 kind: *kind,
@@ -587,7 +588,7 @@ impl<'a> Draft<'a> {
 /// Carries over the foreign keys whose referenced tables are proposed too, with columns of the same type.
 pub(super) fn add_foreign_keys(proposals: &mut [Proposal], file: &InspectedFile<'_>, names: &mut Names) {
     let parents: HashMap<String, TablePlan> =
-        proposals.iter().map(|proposal| (proposal.plan.source.to_lowercase(), proposal.plan.clone())).collect();
+        proposals.iter().map(|proposal| (proposal.plan.source.to_ascii_lowercase(), proposal.plan.clone())).collect();
     let of_new = |(proposal, _): &(&mut Proposal, &TableFacts)| !proposal.plan.existing;
     for (proposal, facts) in proposals.iter_mut().zip(&file.schema.tables).filter(of_new) {
         for key in &facts.foreign_keys {
@@ -622,7 +623,7 @@ fn foreign_key(
     file: &InspectedFile<'_>,
     names: &mut Names,
 ) -> Result<ForeignKeyPlan, String> {
-    let parent = parents.get(&key.references.to_lowercase()).ok_or("that table does not exist")?;
+    let parent = parents.get(&key.references.to_ascii_lowercase()).ok_or("that table does not exist")?;
     if parent.hypertable.is_some() {
         return Err("it would reference a hypertable".to_owned());
     }

@@ -202,19 +202,15 @@ impl<'a> Steps<'a> {
     /// and never moves them back, because others may have taken numbers already.
     pub(super) fn identities(&mut self, session: &mut Session, sinks: &[Sink]) -> Result<()> {
         for sink in sinks {
-            for column in sink.plan.columns.iter().filter(|column| column.identity) {
+            for column in sink.plan.columns.iter().filter(|column| column.identity || sink.plan.existing) {
                 let step = format!("numbers {} {}", sink.plan.shown_source(), column.target_name());
                 if self.done.contains_key(&step) {
                     continue;
                 }
                 let (table, name) = (ddl::target(&sink.plan), column.target_name());
-                let serial = format!(
-                    "SELECT pg_catalog.pg_get_serial_sequence({}, {}) AS sequence",
-                    literal(&table),
-                    literal(name)
-                );
-                let Some(sequence) = session.row(&serial)?.owned("sequence")? else { continue };
-                let ever = sink.facts.sequence.unwrap_or(0);
+                let Some(sequence) = existing::sequence_of(session, &sink.plan, name)? else { continue };
+                let is_rowid = sink.facts.rowid_column().is_some_and(|rowid| rowid.name == column.source);
+                let ever = sink.facts.sequence.filter(|_| is_rowid).unwrap_or(0);
                 let greatest = format!("SELECT greatest(max({}), {ever}) AS greatest FROM {table}", ident(name));
                 let greatest: i64 = session.row(&greatest)?.number("greatest")?;
                 // The check and the change are one statement, which leaves little time for another session to come

@@ -380,7 +380,7 @@ impl Parser<'_> {
             }
             Token::Word(word) | Token::Quoted(word) => {
                 const KEYWORDS: [&str; 8] = ["and", "or", "not", "in", "between", "is", "isnull", "notnull"];
-                let lower = word.to_lowercase();
+                let lower = word.to_ascii_lowercase();
                 let is_keyword = matches!(token, Token::Word(_)) && KEYWORDS.contains(&lower.as_str());
                 let Some(column) = self.columns.get(&lower).filter(|_| !is_keyword) else {
                     return Err(unsupported(&token));
@@ -485,7 +485,7 @@ pub(super) fn collations(sql: &str) -> HashMap<String, String> {
                 expects_collation = true
             }
             Token::Word(name) | Token::Quoted(name) | Token::Text(name) if depth == 1 => {
-                let column = column.get_or_insert_with(|| name.to_lowercase());
+                let column = column.get_or_insert_with(|| name.to_ascii_lowercase());
                 if std::mem::take(&mut expects_collation) {
                     found.insert(column.clone(), name.to_uppercase());
                 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::Difference;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::Session;
-use crate::migrate::existing::{TYPE_OF_COLUMN, timescale};
+use crate::migrate::existing::{self, TYPE_OF_COLUMN, timescale};
 use crate::migrate::plan::{Plan, TablePlan};
 use crate::migrate::{ddl, state};
 use crate::platform::error::{Result, one_line};
@@ -146,14 +146,12 @@ fn bounds(name: &str) -> String {
 }
 
 fn identities(session: &mut Session, table: &TablePlan, add: &mut dyn FnMut(String)) -> Result<()> {
-    for column in table.columns.iter().filter(|column| column.identity) {
+    for column in table.columns.iter().filter(|column| column.identity || table.existing) {
         let name = column.target_name();
-        let row = session.row(&format!(
-            "SELECT pg_catalog.pg_get_serial_sequence({}, {}) AS sequence",
-            literal(&ddl::target(table)),
-            literal(name)
-        ))?;
-        let Some(sequence) = row.owned("sequence")? else {
+        let Some(sequence) = existing::sequence_of(session, table, name)? else {
+            if !column.identity {
+                continue;
+            }
             add(format!("{}: the column {} is not an identity column", table.shown_target(), one_line(name)));
             continue;
         };

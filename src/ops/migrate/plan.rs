@@ -15,10 +15,11 @@ use crate::engine::sqlite::schema::{ColumnFacts, SchemaFacts, TableFacts};
 use crate::engine::sqlite::values::Reader;
 use crate::migrate::collisions::{self, MergedTable};
 use crate::migrate::existing::ExistingSchema;
-use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile};
+use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile, TablePlan};
 use crate::migrate::profile::{self, ColumnTarget, TableProfile};
 use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
-use crate::migrate::{Plan, adopt, existing, rehearse, write};
+use crate::migrate::rehearse::{self, Scope};
+use crate::migrate::{Plan, adopt, existing, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
@@ -101,10 +102,7 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
             "{source} has {count} columns, but a table in PostgreSQL has at most {MAX_COLUMNS} columns: remove some from the plan"
         ));
     }
-    // Tables that would become one table cannot be tried.
-    if differences.is_empty() {
-        differences.extend(unassigned(obstacles(&params, &plan, &mut proposals)?));
-    }
+    differences.extend(unassigned(obstacles(&params, &plan, &inputs, &server.existing, &mut proposals)?));
     differences.extend(proposals.iter().flat_map(conflicts));
     if plan.tables.is_empty() {
         differences.push(json!({ "kind": "empty", "message": "the files have no tables" }));
@@ -229,12 +227,27 @@ fn inspect_target(params: &Params, schema: &str) -> Result<Server> {
 }
 
 /// Tries the plan in the target. Adds what fails to the conflicts of its table, and returns what concerns no table.
-fn obstacles(params: &Params, plan: &Plan, proposals: &mut [Proposal]) -> Result<Vec<String>> {
+fn obstacles(
+    params: &Params,
+    plan: &Plan,
+    inputs: &Inputs,
+    existing: &ExistingSchema,
+    proposals: &mut [Proposal],
+) -> Result<Vec<String>> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     let mut others = Vec::new();
-    let is_tried = |place: usize| plan.tables[place].existing || proposals[place].conflicts.is_empty();
-    let found = rehearse::obstacles(&mut session, plan, &is_tried)?;
+    let target = |table: &TablePlan| (table.schema.clone(), table.name.clone());
+    let is_tried = |place: usize| {
+        let table = &plan.tables[place];
+        // Tables that would become one table cannot be tried.
+        let is_alone = plan.tables.iter().filter(|other| target(other) == target(table)).count() == 1;
+        is_alone && (table.existing || proposals[place].conflicts.is_empty())
+    };
+    let has_triggers =
+        |place: usize| existing.table(&plan.tables[place].source).is_some_and(|table| !table.triggers.is_empty());
+    let scope = Scope { plan, files: &inputs.files, is_tried: &is_tried, has_triggers: &has_triggers };
+    let found = rehearse::obstacles(&mut session, &scope)?;
     for obstacle in found {
         match obstacle.table.and_then(|table| proposals.get_mut(table)) {
             Some(proposal) => proposal.conflicts.push(obstacle.message),

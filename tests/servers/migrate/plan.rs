@@ -193,3 +193,121 @@ fn a_default_that_fails_in_the_target_is_found_by_the_plan() {
     assert!(found.contains("the default of its column v cannot be computed: substr('abc'"), "{found}");
     assert!(found.contains("integer out of range"), "{found}");
 }
+
+/// Returns the messages of the differences of a plan that cannot be run.
+#[track_caller]
+fn conflicts(migration: &Migration, arguments: &[&str]) -> String {
+    let _ = std::fs::remove_file(migration.sandbox.path("plan.toml"));
+    let document = migration.json(3, &[&["plan"], arguments].concat());
+    let messages = document["differences"].as_array().unwrap().iter().map(|one| one["message"].as_str().unwrap());
+    messages.collect::<Vec<_>>().join("\n")
+}
+
+#[track_caller]
+fn require(found: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(found.contains(part), "{part} is not in\n{found}");
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_finds_what_the_target_would_refuse_only_while_rows_are_loaded() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted VALUES (40000); DELETE FROM counted;
+         CREATE TABLE raises (id INTEGER PRIMARY KEY); INSERT INTO raises VALUES (1), (2);
+         CREATE TABLE silent (id INTEGER PRIMARY KEY); INSERT INTO silent VALUES (1);
+         CREATE TABLE works (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO works VALUES (1, 'x');
+         CREATE TABLE ruled (id INTEGER PRIMARY KEY); CREATE TABLE staged (id INTEGER PRIMARY KEY, lifeboat_n TEXT);
+         CREATE TABLE whole (id INTEGER PRIMARY KEY, k INTEGER); CREATE TABLE part (id INTEGER PRIMARY KEY, k INTEGER);
+         CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER); CREATE TABLE p (id INTEGER PRIMARY KEY);",
+    );
+    migration.target.psql(
+        "CREATE SCHEMA app; SET search_path = app; CREATE TABLE counted (id smallserial PRIMARY KEY);
+         CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not on Tuesdays'; END$$;
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
+         CREATE FUNCTION fine() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.v := upper(NEW.v); RETURN NEW; END$$;
+         CREATE TABLE raises (id bigint PRIMARY KEY); CREATE TABLE silent (id bigint PRIMARY KEY);
+         CREATE TABLE works (id bigint PRIMARY KEY, v text);
+         CREATE TRIGGER t AFTER INSERT ON raises FOR EACH ROW EXECUTE FUNCTION no();
+         CREATE TRIGGER t BEFORE INSERT ON silent FOR EACH ROW EXECUTE FUNCTION nothing();
+         CREATE TRIGGER t BEFORE INSERT ON works FOR EACH ROW EXECUTE FUNCTION fine();
+         CREATE TABLE ruled (id bigint PRIMARY KEY); CREATE RULE away AS ON INSERT TO ruled DO INSTEAD NOTHING;
+         CREATE TABLE staged (id bigint PRIMARY KEY, lifeboat_n text);
+         CREATE TABLE whole (id bigint, k bigint, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+         CREATE TABLE part PARTITION OF whole FOR VALUES IN (1);
+         CREATE TABLE p (id bigint PRIMARY KEY); CREATE TABLE c (id bigint PRIMARY KEY, p bigint REFERENCES p);
+         CREATE FUNCTION no_change() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN
+             IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE schema_name = 'app') THEN RAISE EXCEPTION 'no changes here'; END IF; END$$;
+         CREATE EVENT TRIGGER no_change ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION no_change();",
+    );
+    let url = migration.target.url();
+    let found = conflicts(&migration, &["app.db", "--to", &url]);
+    require(
+        &found,
+        &[
+            "app.counted: the file has counted id up to 40000, but the sequence app.counted_id_seq ends at 32767",
+            "app.raises: a trigger refuses its first row (not on Tuesdays",
+            "app.silent: a trigger leaves out its first row",
+            "app.ruled: its rules for INSERT change what is loaded: ALTER TABLE app.ruled DISABLE RULE away",
+            "app.staged: the tables through which rows are loaded have a column named lifeboat_n too",
+            "app.part: its rows are rows of app.whole too, which the file fills as well",
+            "app.c: cannot drop the foreign key c_p_fkey and create it again: no changes here",
+        ],
+    );
+    assert_eq!(found.lines().count(), 7, "{found}");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.works"), "0");
+    // Tables that would become one table do not keep the others from being tried.
+    migration.file("two.db", "CREATE TABLE works (id INTEGER PRIMARY KEY, v TEXT)");
+    let found = conflicts(&migration, &["app.db", "two.db", "--to", &url]);
+    require(&found, &["would all become app.works", "app.raises: a trigger refuses its first row"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_finds_the_privileges_that_loading_needs() {
+    let migration = Migration::new();
+    migration.file("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    migration.target.psql(format!(
+        "CREATE SCHEMA app; SET search_path = app; CREATE SEQUENCE numbers;
+         CREATE TABLE t (id bigint PRIMARY KEY, n bigint NOT NULL DEFAULT nextval('numbers'));
+         REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC",
+        migration.target.name
+    ));
+    let url = migration.role_with("SELECT, INSERT, DELETE");
+    let found = conflicts(&migration, &["app.db", "--to", &url]);
+    require(&found, &["GRANT USAGE ON SEQUENCE app.numbers TO the role", "GRANT TEMPORARY ON DATABASE"]);
+    assert_eq!(found.lines().count(), 2, "{found}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn sequences_of_defaults_are_moved_and_unusual_names_are_told_apart() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO t VALUES (5, 50), (7, NULL);
+         CREATE TABLE fresh (lifeboat_n INTEGER PRIMARY KEY, É TEXT, é INTEGER); INSERT INTO fresh VALUES (1, 'A', 2);
+         CREATE TABLE Én (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE én (id INTEGER PRIMARY KEY, other TEXT);
+         CREATE TABLE child (id INTEGER PRIMARY KEY, a REFERENCES Én, b REFERENCES én);
+         INSERT INTO Én VALUES (1, 'x'); INSERT INTO én VALUES (2, 'y'); INSERT INTO child VALUES (1, 1, 2);",
+    );
+    migration.target.psql(
+        "CREATE SCHEMA app; SET search_path = app; CREATE SEQUENCE ids; CREATE SEQUENCE numbers;
+         CREATE TABLE t (id bigint PRIMARY KEY DEFAULT nextval('ids'), n bigint DEFAULT nextval('numbers'));
+         CREATE TABLE én (id bigint PRIMARY KEY, other text)",
+    );
+    migration.json(0, &["plan", "app.db", "--to", &migration.target.url()]);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.json(0, &["verify", "plan.toml"]);
+    migration.target.psql("INSERT INTO app.t DEFAULT VALUES");
+    assert_eq!(migration.target.query("SELECT id, n FROM app.t WHERE id > 7"), [["8", "51"]]);
+    let row = migration.target.query("SELECT lifeboat_n_, \"É\", é FROM app.fresh");
+    assert_eq!(row, [["1", "A", "2"]]);
+    assert_eq!(migration.target.query("SELECT v, other FROM app.\"Én\", app.én"), [["x", "y"]]);
+    migration.target.psql("SELECT setval('app.ids', 6)");
+    let verified = migration.json(3, &["verify", "plan.toml"]);
+    require(&verified["differences"].to_string(), &["the next number of id is already used"]);
+}
