@@ -1,6 +1,8 @@
 //! Foreign keys between existing tables that a run fills: those that the server enforces, and those that are dropped for the
 //! time of the load.
 
+use std::collections::BTreeMap;
+
 use super::ddl;
 use super::plan::{Plan, TablePlan};
 use super::state::SCHEMA;
@@ -111,6 +113,33 @@ pub(super) fn enforced(session: &mut Session, plan: &Plan) -> Result<Vec<Foreign
 pub(super) fn dropped(session: &mut Session, plan: &str) -> Result<Vec<ForeignKey>> {
     let rows = session.rows(&format!("SELECT * FROM {SCHEMA}.keys WHERE plan = {} ORDER BY number", literal(plan)))?;
     rows.iter().map(|row| ForeignKey::read(row, row.number("number")?)).collect()
+}
+
+/// Returns the level of each table of the plan: a table is loaded after those of lower levels, which it refers to. Tables
+/// that refer to each other have the same level.
+pub(super) fn levels<'a>(plan: &Plan, keys: impl Iterator<Item = &'a ForeignKey>) -> Vec<usize> {
+    let mut levels: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let name = |(schema, name): &'_ (String, String)| (schema.clone(), name.clone());
+    let edges = keys.filter(|key| key.table != key.parent).map(|key| (name(&key.table), name(&key.parent)));
+    let edges: Vec<_> = edges.collect();
+    // Longer chains than there are tables belong to a cycle, in which no order is right.
+    for _ in 0..plan.tables.len() {
+        let mut is_same = true;
+        for (table, parent) in &edges {
+            let above = levels.get(parent).copied().unwrap_or(0) + 1;
+            let level = levels.entry(table.clone()).or_default();
+            if *level < above && above < plan.tables.len() {
+                (*level, is_same) = (above, false);
+            }
+        }
+        if is_same {
+            break;
+        }
+    }
+    plan.tables
+        .iter()
+        .map(|table| levels.get(&(table.schema.clone(), table.name.clone())).copied().unwrap_or(0))
+        .collect()
 }
 
 impl ForeignKey {

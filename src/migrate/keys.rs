@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use super::foreign_key::{self, ForeignKey, between, dropped};
+use super::foreign_key::{ForeignKey, between, dropped};
 use super::load::Loader;
 use super::plan::Plan;
-use super::state::{self, Chunk, SCHEMA, Step, Unexpected};
-use crate::engine::postgres::schema::quote::{ident, literal, qualified};
+use super::state::{self, Chunk, SCHEMA, Step, TAKEN_KEY, Unexpected};
+use super::{orphans, retry};
+use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
@@ -55,7 +56,7 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
         interrupt::check()?;
         // Such a key does not check the rows that are there, but it would have checked them when they came.
         if !is_checked && keys.iter().any(|key| key.definition.ends_with(" NOT VALID")) {
-            while reject_violations(session, loader, chunks, &keys)? > 0 {}
+            reject_orphans(session, loader, chunks, &keys)?;
             is_checked = true;
         }
         session.execute("BEGIN")?;
@@ -65,9 +66,19 @@ pub(super) fn create_again(session: &mut Session, loader: &mut Loader<'_>, chunk
         if sqlstate(&error).as_deref() != Some("23503") || is_checked {
             return Err(error);
         }
-        while reject_violations(session, loader, chunks, &keys)? > 0 {}
+        reject_orphans(session, loader, chunks, &keys)?;
         is_checked = true;
     }
+}
+
+/// Rejects the rows that violate dropped keys. Rows with the key of a rejected one, which came after it, are loaded then.
+fn reject_orphans(session: &mut Session, loader: &mut Loader<'_>, chunks: &[Chunk], keys: &[ForeignKey]) -> Result<()> {
+    while orphans::reject(session, loader, chunks, keys)? > 0 {
+        if retry::load_once(session, loader, chunks.iter(), TAKEN_KEY)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The beginning of the names of steps whose notes are the reasons why a dropped key was not created again.
@@ -110,129 +121,4 @@ pub(super) fn name_dropped(error: Error, dropped: &[ForeignKey]) -> Error {
     );
     let hint = error.hint.as_ref().map_or_else(|| keys.clone(), |hint| format!("{hint}; {keys}"));
     error.hint(hint)
-}
-
-/// Rejects the rows that refer to missing rows, in one transaction for each key. Returns their number. Rows that refer to
-/// these are found the next time.
-fn reject_violations(
-    session: &mut Session,
-    loader: &mut Loader<'_>,
-    chunks: &[Chunk],
-    keys: &[ForeignKey],
-) -> Result<u64> {
-    let mut rejected = 0;
-    for key in keys {
-        interrupt::check()?;
-        session.execute("BEGIN")?;
-        // The triggers that fire for deleted rows may change others.
-        state::note_transaction(session, &loader.plan().id)?;
-        let found = reject_violations_of(session, loader, chunks, key);
-        if found.is_err() {
-            let _ = session.execute("ROLLBACK");
-        }
-        rejected += found?;
-        session.execute("COMMIT")?;
-    }
-    Ok(rejected)
-}
-
-fn reject_violations_of(
-    session: &mut Session,
-    loader: &mut Loader<'_>,
-    chunks: &[Chunk],
-    key: &ForeignKey,
-) -> Result<u64> {
-    // Otherwise another program could insert a row, or the missing one, between two of the statements.
-    session.execute(&format!(
-        "LOCK TABLE {}, {} IN SHARE ROW EXCLUSIVE MODE",
-        key.relation(),
-        qualified(&key.parent.0, &key.parent.1)
-    ))?;
-    let violated = key.is_violated(|name| Ok(format!("lifeboat_c.{}", ident(name))))?;
-    let of_target = format!("{} lifeboat_c WHERE {violated}", key.relation());
-    let count: u64 = session.row(&format!("SELECT count(*) AS rows FROM {of_target}"))?.number("rows")?;
-    if count == 0 {
-        return Ok(0);
-    }
-    let mut rejected = 0;
-    for chunk in chunks {
-        if !loader.sink(chunk).is_some_and(|sink| key.is_of(&sink.plan)) {
-            continue;
-        }
-        let staged = loader.stage(session, chunk)?;
-        let sink = loader.sink(chunk).ok_or_else(|| Error::failed("a table is not in the plan"))?;
-        let violated = key.is_violated(|name| Ok(format!("s.{}", sink.typed(session, name)?)));
-        let numbers = format!("SELECT lifeboat_n FROM pg_temp.lifeboat_stage s WHERE {}", violated?);
-        let some = staged.reject(session, &numbers, &key.reason())?;
-        state::move_to_rejected(session, &loader.plan().id, chunk, i64::try_from(some).unwrap_or(i64::MAX))?;
-        rejected += some;
-    }
-    if rejected != count {
-        return Err(Error::problem(format!(
-            "{count} rows of {} violate the foreign key {}, but {rejected} of the loaded rows do",
-            one_line(&format!("{}.{}", key.table.0, key.table.1)),
-            one_line(&key.name)
-        ))
-        .hint(
-            "another program writes to the table: stop it, run 'lifeboat migrate rollback', then run the plan again",
-        ));
-    }
-    require_no_references(session, key, &violated)?;
-    session.execute(&format!("DELETE FROM {of_target}"))?;
-    Ok(rejected)
-}
-
-/// Fails if rows of other tables refer to rows that violate a key: these cannot be deleted, or not alone.
-fn require_no_references(session: &mut Session, key: &ForeignKey, violated: &str) -> Result<()> {
-    let shown = |(schema, name): &(String, String)| one_line(&format!("{schema}.{name}"));
-    for other in foreign_key::referring(session, &key.table)? {
-        let (table, child) = (shown(&key.table), shown(&other.table));
-        let count = format!(
-            "SELECT count(*) AS rows FROM {} lifeboat_c JOIN {} lifeboat_d ON {} WHERE {violated}",
-            key.relation(),
-            other.relation(),
-            other.connects("lifeboat_c", "lifeboat_d")
-        );
-        let rows = session.row(&count).and_then(|row| row.number::<u64>("rows")).map_err(|error| {
-            error
-                .context(format!(
-                    "cannot find out whether rows of {child} refer to rows of {table} that must be rejected"
-                ))
-                .hint(format!("the role needs SELECT on {child}"))
-        })?;
-        if rows > 0 {
-            return Err(Error::problem(format!(
-                "{rows} rows of {child} refer to rows of {table} that violate a foreign key and must be rejected"
-            ))
-            .hint(format!("delete these rows of {child}, then run the plan again")));
-        }
-    }
-    Ok(())
-}
-
-/// Returns the level of each table of the plan: a table is loaded after those of lower levels, which it refers to. Tables
-/// that refer to each other have the same level.
-pub(super) fn levels<'a>(plan: &Plan, keys: impl Iterator<Item = &'a ForeignKey>) -> Vec<usize> {
-    let mut levels: BTreeMap<(String, String), usize> = BTreeMap::new();
-    let name = |(schema, name): &'_ (String, String)| (schema.clone(), name.clone());
-    let edges = keys.filter(|key| key.table != key.parent).map(|key| (name(&key.table), name(&key.parent)));
-    let edges: Vec<_> = edges.collect();
-    // Longer chains than there are tables belong to a cycle, in which no order is right.
-    for _ in 0..plan.tables.len() {
-        let mut is_same = true;
-        for (table, parent) in &edges {
-            let above = levels.get(parent).copied().unwrap_or(0) + 1;
-            let level = levels.entry(table.clone()).or_default();
-            if *level < above && above < plan.tables.len() {
-                (*level, is_same) = (above, false);
-            }
-        }
-        if is_same {
-            break;
-        }
-    }
-    plan.tables
-        .iter()
-        .map(|table| levels.get(&(table.schema.clone(), table.name.clone())).copied().unwrap_or(0))
-        .collect()
 }

@@ -21,7 +21,7 @@ use super::notation::{self, ServerType};
 use super::output::{BINARY_END, BINARY_HEADER, Binary, escape};
 use super::plan::{ColumnPlan, Plan, Rejects, TablePlan};
 use super::profile::shown;
-use super::state::{self, Chunk, ChunkDone, MISSING_PARENT, RowCounts, SCHEMA};
+use super::state::{self, Chunk, ChunkDone, MISSING_PARENT, RowCounts, SCHEMA, TAKEN_KEY};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::schema::TableFacts;
@@ -187,25 +187,23 @@ impl<'a> Loader<'a> {
     /// Fills a new staging table with the rows of a chunk that are not rejected. Must be called in a transaction.
     pub(super) fn stage(&mut self, session: &mut Session, chunk: &Chunk) -> Result<Staged<'a>> {
         let sink = self.open(chunk)?;
-        let rejected = state::rejected_rows(session, &self.shared.plan.id, &sink.plan, chunk, None)?;
         let rows = self.reader(sink)?.rows(&sink.facts, chunk.range)?;
-        let rows = Converted::begin(self.shared, sink, rows, LoadMethod::Staged).without(rejected);
-        stage_rows(session, sink, rows)?;
+        stage_rows(session, sink, Converted::begin(self.shared, sink, rows, LoadMethod::Staged))?;
+        state::remove_rejected(session, &self.shared.plan.id, &sink.plan, chunk)?;
         Ok(Staged { shared: self.shared, sink })
     }
 
-    /// Loads the rows of a chunk again that were rejected because they refer to rows that were missing. Returns the number
-    /// of rows that arrived. Must be called in a transaction.
-    pub(super) fn load_rejected(&mut self, session: &mut Session, chunk: &Chunk) -> Result<u64> {
+    /// Loads the rows of a chunk again that were rejected with this SQLSTATE, or as many of them as are kept in memory.
+    /// Returns the number of rows that arrived. Must be called in a transaction.
+    pub(super) fn load_rejected(&mut self, session: &mut Session, chunk: &Chunk, state: &str) -> Result<u64> {
         let sink = self.open(chunk)?;
         let plan = &self.shared.plan.id;
-        let rejected = state::rejected_rows(session, plan, &sink.plan, chunk, Some(MISSING_PARENT))?;
+        let rejected = state::take_rejects(session, plan, &sink.plan, chunk, state)?;
         let count: u64 = rejected.values().map(|times| u64::from(*times)).sum();
         if count == 0 {
             return Ok(0);
         }
         state::note_transaction(session, plan)?;
-        state::forget_rejects(session, plan, &sink.plan, chunk, MISSING_PARENT)?;
         let rows = self.reader(sink)?.rows(&sink.facts, chunk.range)?;
         let staged =
             stage_rows(session, sink, Converted::begin(self.shared, sink, rows, LoadMethod::Staged).only(rejected))?;
@@ -347,13 +345,14 @@ impl<'a> Loader<'a> {
     /// number of rows that were not inserted.
     fn insert_staged(&self, session: &mut Session, sink: &Sink, staged: u64) -> Result<u64> {
         let mut refused = 0;
+        // These come first: a row that is not loaded must not take the key of another one.
+        for key in self.shared.enforced.iter().filter(|key| key.is_of(&sink.plan) && key.is_loaded(&sink.plan)) {
+            refused += self.reject_orphans(session, sink, key)?;
+        }
         if sink.is_staged {
             for key in sink.plan.keys() {
                 refused += self.reject_duplicates(session, sink, key)?;
             }
-        }
-        for key in self.shared.enforced.iter().filter(|key| key.is_of(&sink.plan) && key.is_loaded(&sink.plan)) {
-            refused += self.reject_orphans(session, sink, key)?;
         }
         let rows = i64::try_from(staged).unwrap_or(i64::MAX);
         if rows > 0 {
@@ -404,7 +403,7 @@ impl<'a> Loader<'a> {
         let reason = format!("{} ({})", state::SAME_KEY, one_line(&key.join(", ")));
         // A value that its type cannot hold is found when it is inserted.
         session.execute("SAVEPOINT lifeboat_keys")?;
-        match self.reject_staged(session, sink, &wanted, &reason, None) {
+        match self.reject_staged(session, sink, &wanted, &reason, Some(TAKEN_KEY)) {
             Ok(count) => {
                 session.execute("RELEASE SAVEPOINT lifeboat_keys")?;
                 Ok(count)
@@ -496,14 +495,18 @@ pub(super) struct Staged<'a> {
 }
 
 impl Staged<'_> {
-    /// Moves rows to the table of rejected rows, and drops the staging table. Returns the number of these rows.
-    pub(super) fn reject(self, session: &mut Session, numbers: &str, reason: &str) -> Result<u64> {
+    /// Moves rows to the table of rejected rows. Returns the number of these rows.
+    pub(super) fn reject(&self, session: &mut Session, numbers: &str, reason: &str) -> Result<u64> {
         let (count, first) = reject_staged(session, self.shared.plan, self.sink, numbers, reason, None)?;
-        session.execute("DROP TABLE pg_temp.lifeboat_stage")?;
         if count > 0 && self.shared.plan.rejects == Rejects::Stop {
             return Err(stop_error(&self.sink.plan, first, reason));
         }
         Ok(count)
+    }
+
+    /// Drops the staging table.
+    pub(super) fn finish(self, session: &mut Session) -> Result<()> {
+        session.execute("DROP TABLE pg_temp.lifeboat_stage")
     }
 }
 
@@ -609,9 +612,8 @@ struct Converted<'a> {
     row_changes: Vec<(usize, Changes)>,
     ended: bool,
     part: Part,
-    /// Rows by their hash, with the number of times that each is still to come, and true if these alone are taken, or false
-    /// if they are left out.
-    chosen: Option<(RowCounts, bool)>,
+    /// The rows that are taken, by their hash, with the number of times that each is still to come; `None` for all rows.
+    chosen: Option<RowCounts>,
 }
 
 impl<'a> Converted<'a> {
@@ -636,20 +638,14 @@ impl<'a> Converted<'a> {
 
     /// Restricts the rows to these.
     fn only(self, rows: RowCounts) -> Self {
-        Converted { chosen: Some((rows, true)), ..self }
-    }
-
-    /// Excludes these rows.
-    fn without(self, rows: RowCounts) -> Self {
-        Converted { chosen: Some((rows, false)), ..self }
+        Converted { chosen: Some(rows), ..self }
     }
 
     /// Returns true if the present row is taken.
     fn is_chosen(&mut self) -> bool {
         let hash = self.hasher.hash();
-        let Some((rows, takes)) = &mut self.chosen else { return true };
-        let is_listed = rows.get_mut(&hash).filter(|times| **times > 0).map(|times| *times -= 1).is_some();
-        is_listed == *takes
+        let Some(rows) = &mut self.chosen else { return true };
+        rows.get_mut(&hash).filter(|times| **times > 0).map(|times| *times -= 1).is_some()
     }
 
     /// Returns true if rows are written in the binary format.

@@ -10,8 +10,8 @@
 //!   COPY reads them, `changes` counts values that are not exactly the same there, [`collisions`] counts rows of
 //!   merged tables with the same key, and [`state`] keeps notes in the target on what has been done. `loaded` finds rows that
 //!   others have changed meanwhile. [`keys`] drops
-//!   foreign keys of existing tables for that time, and [`retry`] loads rows again that came before those that they
-//!   refer to.
+//!   foreign keys of existing tables for that time, [`orphans`] rejects rows that they refuse then, and [`retry`] loads rows
+//!   again that came before those that they refer to.
 //! - [`verify`] compares the target with the files, with separate code; [`rollback`] removes what a run created.
 
 pub(crate) mod adopt;
@@ -30,6 +30,7 @@ pub(crate) mod load;
 mod loaded;
 mod make;
 mod notation;
+mod orphans;
 mod output;
 mod parallel;
 pub(crate) mod plan;

@@ -13,19 +13,7 @@ pub(super) fn load_again(session: &mut Session, loader: &mut Loader<'_>, chunks:
     let plan = loader.plan().id.clone();
     let mut order: Vec<&Chunk> = chunks.iter().collect();
     while state::has_rejects(session, &plan, MISSING_PARENT)? {
-        let mut arrived = 0;
-        for chunk in &order {
-            interrupt::check()?;
-            session.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")?;
-            let loaded = loader.load_rejected(session, chunk);
-            if loaded.is_err() {
-                session.defer_interrupts();
-                let _ = session.execute("ROLLBACK");
-            }
-            arrived += loaded?;
-            session.execute("COMMIT")?;
-        }
-        if arrived == 0 {
+        if load_once(session, loader, order.iter().copied(), MISSING_PARENT)? == 0 {
             break;
         }
         // Rows may refer to later ones.
@@ -38,4 +26,26 @@ pub(super) fn load_again(session: &mut Session, loader: &mut Loader<'_>, chunks:
         ));
     }
     Ok(())
+}
+
+/// Loads the rows of these chunks again that were rejected with this SQLSTATE. Returns the number of rows that arrived.
+pub(super) fn load_once<'a>(
+    session: &mut Session,
+    loader: &mut Loader<'_>,
+    chunks: impl Iterator<Item = &'a Chunk>,
+    state: &str,
+) -> Result<u64> {
+    let mut arrived = 0;
+    for chunk in chunks {
+        interrupt::check()?;
+        session.execute("BEGIN; SET CONSTRAINTS ALL IMMEDIATE")?;
+        let loaded = loader.load_rejected(session, chunk, state);
+        if loaded.is_err() {
+            session.defer_interrupts();
+            let _ = session.execute("ROLLBACK");
+        }
+        arrived += loaded?;
+        session.execute("COMMIT")?;
+    }
+    Ok(arrived)
 }

@@ -194,7 +194,7 @@ impl Job<'_> {
         mut sessions: Vec<Session>,
         watched: &[Watched],
     ) -> Result<Vec<Session>> {
-        let levels = keys::levels(self.plan, shared.enforced.iter().chain(dropped));
+        let levels = foreign_key::levels(self.plan, shared.enforced.iter().chain(dropped));
         for level in 0..=levels.iter().max().copied().unwrap_or(0) {
             let is_now = |chunk: &&Chunk| levels.get(chunk.table).copied().unwrap_or(0) == level;
             let now: Vec<Chunk> = chunks.iter().filter(is_now).copied().collect();

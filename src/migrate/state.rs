@@ -524,6 +524,9 @@ pub(super) const SAME_KEY: &str = "another row has the same key";
 /// The SQLSTATE of a row that refers to a missing row.
 pub(super) const MISSING_PARENT: &str = "23503";
 
+/// The SQLSTATE of a row whose key another row has.
+pub(super) const TAKEN_KEY: &str = "23505";
+
 /// Rows by their hash, and how often each occurs.
 pub(super) type RowCounts = HashMap<u128, u32>;
 
@@ -539,39 +542,43 @@ fn of_chunk(plan: &str, table: &TablePlan, chunk: &Chunk) -> String {
     )
 }
 
-/// Returns the rejected rows of a chunk, or those that were rejected with this SQLSTATE.
-pub(super) fn rejected_rows(
-    session: &mut Session,
-    plan: &str,
-    table: &TablePlan,
-    chunk: &Chunk,
-    state: Option<&str>,
-) -> Result<RowCounts> {
-    let with = state.map_or(String::new(), |state| format!(" AND state = {}", literal(state)));
-    let mut counts = RowCounts::new();
-    for row in
-        &session.rows(&format!("SELECT row_hash FROM {SCHEMA}.rejects WHERE {}{with}", of_chunk(plan, table, chunk)))?
-    {
-        let hash = u128::from_str_radix(row.text("row_hash")?, 16)
-            .map_err(|error| Error::failed("a rejected row has no hash").because(error))?;
-        *counts.entry(hash).or_default() += 1;
-    }
-    Ok(counts)
+/// Removes the rejected rows of a chunk from the staging table.
+pub(super) fn remove_rejected(session: &mut Session, plan: &str, table: &TablePlan, chunk: &Chunk) -> Result<()> {
+    // Of equal rows, as many are rejected as are noted.
+    session.execute(&format!(
+        "DELETE FROM pg_temp.lifeboat_stage USING (
+             SELECT lifeboat_n AS number, lifeboat_hash AS hash,
+                    row_number() OVER (PARTITION BY lifeboat_hash ORDER BY lifeboat_n) AS place FROM pg_temp.lifeboat_stage) s
+           JOIN (SELECT row_hash, count(*) AS times FROM {SCHEMA}.rejects WHERE {} GROUP BY row_hash) r ON r.row_hash = s.hash
+          WHERE s.number = lifeboat_n AND s.place <= r.times",
+        of_chunk(plan, table, chunk)
+    ))
 }
 
-/// Removes the notes of a chunk's rows that were rejected with this SQLSTATE.
-pub(super) fn forget_rejects(
+/// Returns the rows of a chunk that were rejected with this SQLSTATE, and removes their notes. Of very many, only some are
+/// taken.
+pub(super) fn take_rejects(
     session: &mut Session,
     plan: &str,
     table: &TablePlan,
     chunk: &Chunk,
     state: &str,
-) -> Result<()> {
-    session.execute(&format!(
-        "DELETE FROM {SCHEMA}.rejects WHERE {} AND state = {}",
+) -> Result<RowCounts> {
+    /// The number of rows that are kept in memory.
+    const MOST: usize = 500_000;
+    let mut counts = RowCounts::new();
+    let rows = session.rows(&format!(
+        "DELETE FROM {SCHEMA}.rejects WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM {SCHEMA}.rejects WHERE {} AND state = {} LIMIT {MOST})) RETURNING row_hash",
         of_chunk(plan, table, chunk),
         literal(state)
-    ))
+    ))?;
+    for row in &rows {
+        let hash = u128::from_str_radix(row.text("row_hash")?, 16)
+            .map_err(|error| Error::failed("a rejected row has no hash").because(error))?;
+        *counts.entry(hash).or_default() += 1;
+    }
+    Ok(counts)
 }
 
 /// Returns true if rows were rejected with this SQLSTATE.

@@ -533,3 +533,72 @@ fn triggers_find_the_rows_that_a_row_refers_to() {
     migrate(&migration, &migration.target.url());
     assert_eq!(migration.target.query("SELECT children FROM app.parent ORDER BY id"), [["2"], ["0"]]);
 }
+
+/// The row 1 of the first file refers to no row, so that of the second file is loaded.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_rejected_row_does_not_take_the_key_of_a_row_of_another_file() {
+    let target = "CREATE TABLE parents (id bigint PRIMARY KEY); CREATE TABLE notes (id bigint PRIMARY KEY, p bigint REFERENCES parents);";
+    for privileges in ["", "SELECT, INSERT, DELETE"] {
+        let first =
+            "CREATE TABLE parents (id INTEGER PRIMARY KEY); CREATE TABLE notes (id INTEGER PRIMARY KEY, p INTEGER);
+            INSERT INTO parents VALUES (1), (2), (3); INSERT INTO notes VALUES (1, 9), (2, 2), (3, 9), (4, 9);";
+        let migration = prepared(first, target);
+        migration.file(
+            "two.db",
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, p INTEGER); INSERT INTO notes VALUES (1, 1), (2, 3), (3, 8), (4, NULL);",
+        );
+        migration.file(
+            "three.db",
+            "CREATE TABLE notes (id INTEGER PRIMARY KEY, p INTEGER); INSERT INTO notes VALUES (1, 3), (3, 3);",
+        );
+        let url = if privileges.is_empty() { migration.target.url() } else { migration.role_with(privileges) };
+        migration.json(3, &["plan", "app.db", "two.db", "three.db", "--to", &url]);
+        migration.edit_plan("name = \"notes\"\n", "name = \"notes\"\nmerge = true\n");
+        migration.json(3, &["run", "plan.toml"]);
+        let rows = [["1", "1"], ["2", "2"], ["3", "3"], ["4", "0"]];
+        assert_eq!(
+            migration.target.query("SELECT id, coalesce(p, 0) FROM app.notes ORDER BY 1"),
+            rows,
+            "{:#?}",
+            migration.rejects()
+        );
+        let rejects = migration.target.query("SELECT file, rowid, state FROM lifeboat_migrate.rejects ORDER BY 1, 2");
+        let (orphans, taken): (Vec<_>, Vec<_>) = rejects.into_iter().partition(|row| row[2] != "23505");
+        let names = |rows: Vec<Vec<String>>| rows.iter().map(|row| row[..2].join(" ")).collect::<Vec<_>>();
+        assert_eq!(names(orphans), ["app 1", "app 3", "app 4", "two 3"]);
+        assert_eq!(names(taken), ["three 1", "two 2"]);
+        let verified = migration.json(3, &["verify", "plan.toml"]);
+        assert!(verified["differences"].as_array().unwrap().iter().all(|one| one["kind"] == "reject"), "{verified}");
+        migration.json(0, &["rollback", "plan.toml"]);
+    }
+}
+
+/// Each row refers to the next one, and the last one to none. The rows of two tables refer to each other.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_long_chain_of_rows_that_ends_in_a_missing_row_is_rejected_at_once() {
+    let file = "CREATE TABLE people (id INTEGER PRIMARY KEY, boss INTEGER, friend INTEGER);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
+            INSERT INTO people SELECT i, i + 1, CASE WHEN i > 1 THEN i - 1 END FROM n;
+        INSERT INTO people VALUES (70000, 70001, NULL), (70001, NULL, 70000), (70002, 70000, 3);
+        CREATE TABLE a (id INTEGER PRIMARY KEY, b INTEGER); CREATE TABLE b (id INTEGER PRIMARY KEY, a INTEGER);
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+            INSERT INTO a SELECT i, i FROM n;
+        INSERT INTO b SELECT id, id + 1 FROM a; INSERT INTO a VALUES (9000, 9000); INSERT INTO b VALUES (9000, 9000);";
+    let target = "CREATE TABLE people (id bigint PRIMARY KEY, boss bigint REFERENCES people ON DELETE CASCADE,
+            friend integer REFERENCES people);
+        CREATE TABLE a (id bigint PRIMARY KEY, b bigint); CREATE TABLE b (id bigint PRIMARY KEY, a integer REFERENCES a);
+        ALTER TABLE a ADD FOREIGN KEY (b) REFERENCES b;";
+    let migration = prepared(file, target);
+    let before = foreign_keys(&migration);
+    plan(&migration, 0, &[]);
+    let run = migration.json(3, &["run", "plan.toml"]);
+    let rejected: Vec<u64> =
+        run["tables"].as_array().unwrap().iter().map(|one| one["rejected"].as_u64().unwrap()).collect();
+    assert_eq!(rejected, [5000, 5000, 60001], "{run}");
+    assert_eq!(migration.target.query("SELECT id FROM app.people ORDER BY 1"), [["70000"], ["70001"]]);
+    assert_eq!(foreign_keys(&migration), before);
+    migration.json(3, &["verify", "plan.toml"]);
+    migration.json(0, &["rollback", "plan.toml"]);
+}
