@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
-use crate::ops::diff::{self, DiffOptions, DiffReport, Status};
+use crate::ops::diff::{self, DiffOptions, DiffReport, Status, TableDiff};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 
@@ -82,7 +82,13 @@ impl Text for DiffReport {
             };
             vec![one_line(&table.name), status.to_owned(), number(table.rows_before), number(table.rows_after), delta]
         });
-        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">ROWS"], rows));
+        lines.push_str(&text::table(&["TABLE", "STATUS", ">BEFORE", ">AFTER", ">NET"], rows));
+        let is_changed = |table: &TableDiff| table.status == Status::Changed && !table.columns_changed;
+        if self.tables.iter().any(is_changed) {
+            lines.push_str(
+                "NET is the difference of the numbers of rows: more rows may be lost, added or changed, which numbers cannot tell\n",
+            );
+        }
         if !self.schema_equal {
             lines.push_str("the schema differs\n");
         }

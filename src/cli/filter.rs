@@ -46,7 +46,7 @@ impl From<FilterArgs> for SnapshotFilter {
 }
 
 /// Parses a time. A time without a zone is in UTC; a duration is an age, counted back from now.
-fn parse_time(text: &str) -> Result<DateTime<Utc>> {
+pub(super) fn parse_time(text: &str) -> Result<DateTime<Utc>> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.with_timezone(&Utc));
     }

@@ -1,16 +1,21 @@
 //! `list`: its arguments, and its result for people.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Args;
 
 use crate::cli::call::{Call, Subcommand, Text};
-use crate::cli::filter::FilterArgs;
+use crate::cli::filter::{FilterArgs, parse_time};
+use crate::cli::output::{self, Colour};
 use crate::ops::list::{self, ListOptions, ListReport, ListedSnapshot};
-use crate::platform::error::{Error, Reason, Result, one_line};
+use crate::ops::tags::SUSPECT;
+use crate::platform::error::{Error, Reason, Result};
 use crate::platform::text;
+use crate::snapshots::id::SnapshotId;
 use crate::snapshots::list::{Described, LeftOut};
-use crate::snapshots::manifest::Manifest;
+use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::names::ENCRYPTED_ENDING;
+use crate::snapshots::proofs::ProofLevel;
+use crate::snapshots::search::SnapshotFilter;
 
 /// Lists snapshots, newest first
 #[derive(Args, Clone, Debug)]
@@ -18,14 +23,25 @@ pub(super) struct ListArgs {
     /// The options that choose snapshots.
     #[command(flatten)]
     filter: FilterArgs,
+    /// Only snapshots taken at this time or later, in the same forms
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<DateTime<Utc>>,
+    /// The same as --before
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "before")]
+    until: Option<DateTime<Utc>>,
     /// Show only the newest N snapshots
     #[arg(long, short = 'n', value_name = "N")]
     limit: Option<usize>,
+    /// Show times in UTC, and not in the zone of this machine (TZ)
+    #[arg(long)]
+    utc: bool,
 }
 
 impl From<ListArgs> for ListOptions {
     fn from(args: ListArgs) -> Self {
-        ListOptions { filter: args.filter.into(), limit: args.limit }
+        let mut filter = SnapshotFilter::from(args.filter);
+        filter.before = filter.before.or(args.until);
+        ListOptions { filter, since: args.since, limit: args.limit, utc: args.utc }
     }
 }
 
@@ -46,13 +62,15 @@ impl Subcommand for ListArgs {
 /// The word for a snapshot that is not trusted, among its tags.
 const UNTRUSTED: &str = "NOT-TRUSTED";
 
-/// Returns the kind of a snapshot, and how it is encrypted.
-fn kind(name: &str, is_encrypted: bool) -> String {
-    if is_encrypted { format!("{name}, age") } else { name.to_owned() }
-}
+/// The note on an encrypted snapshot.
+const ENCRYPTED: &str = "encrypted";
 
-fn tags(manifest: &Manifest) -> impl Iterator<Item = &str> {
-    manifest.tags.iter().map(String::as_str)
+/// Returns the notes on a snapshot: that it is not trusted, its kind unless it is full, that it is encrypted, and its tags.
+fn notes(manifest: &Manifest, is_trusted: bool) -> String {
+    let kind = Some(manifest.kind.name()).filter(|_| manifest.kind != SnapshotKind::Full);
+    let facts =
+        (!is_trusted).then_some(UNTRUSTED).into_iter().chain(kind).chain(manifest.encrypted.then_some(ENCRYPTED));
+    facts.chain(manifest.tags.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
 }
 
 /// Returns true if a manifest was cut, emptied or overwritten, so that the one in the archive is used.
@@ -62,39 +80,7 @@ fn is_lost(error: &Error) -> bool {
 
 impl Text for ListReport {
     fn text(&self) -> String {
-        let now = Utc::now();
-        let rows = self.snapshots.iter().map(|ListedSnapshot { described, distrust }| {
-            let id = &described.listed.id;
-            let age = text::age(id.time(), now);
-            let proof = described.proof.level.name().to_owned();
-            match &described.manifest {
-                Ok(manifest) => vec![
-                    id.to_string(),
-                    age,
-                    kind(manifest.kind.name(), manifest.encrypted),
-                    text::bytes(manifest.archive_bytes.unwrap_or(0)),
-                    manifest.rows.to_string(),
-                    proof,
-                    described.proof.restore_seconds.map(text::seconds).unwrap_or_default(),
-                    one_line(&distrust.iter().map(|_| UNTRUSTED).chain(tags(manifest)).collect::<Vec<_>>().join(",")),
-                ],
-                Err(error) => {
-                    let kind = if error.is_newer_format() { "newer" } else { "?" };
-                    let note = if is_lost(error) { "manifest lost" } else { "" };
-                    let unknown = || "?".to_owned();
-                    let id = id.to_string();
-                    vec![id, age, kind.into(), unknown(), unknown(), proof, String::new(), note.into()]
-                }
-            }
-        });
-        let without = self.without_manifest.iter().map(|found| {
-            let (id, age) = (found.id.to_string(), text::age(found.id.time(), now));
-            let (size, note) = (text::bytes(found.archive.bytes), "without manifest".to_owned());
-            let kind = kind("archive", found.archive.key.name().ends_with(ENCRYPTED_ENDING));
-            vec![id, age, kind, size, "?".into(), String::new(), String::new(), note]
-        });
-        let headings = ["ID", ">AGE", "KIND", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "TAGS"];
-        let mut text = text::table(&headings, rows.chain(without));
+        let mut text = self.table();
         match self.left_out {
             LeftOut::Exactly(0) => {}
             LeftOut::Exactly(count) => {
@@ -125,5 +111,64 @@ impl Text for ListReport {
             }
         }
         text
+    }
+}
+
+impl ListReport {
+    /// Returns the table, as wide as the terminal. Damaged and suspect snapshots have a colour of their own there.
+    fn table(&self) -> String {
+        let now = Utc::now();
+        let taken = |id: &SnapshotId| text::short_time(id.time(), now, self.in_utc);
+        let mut colours = vec![None];
+        let mut rows = Vec::new();
+        for ListedSnapshot { described, distrust } in &self.snapshots {
+            let id = &described.listed.id;
+            let unknown = || "?".to_owned();
+            let (size, count, notes) = match &described.manifest {
+                Ok(manifest) => (
+                    text::bytes(manifest.archive_bytes.unwrap_or(0)),
+                    manifest.rows.to_string(),
+                    notes(manifest, distrust.is_none()),
+                ),
+                Err(error) if error.is_newer_format() => (unknown(), unknown(), "newer".to_owned()),
+                Err(error) if is_lost(error) => (unknown(), unknown(), "manifest lost".to_owned()),
+                Err(_) => (unknown(), unknown(), String::new()),
+            };
+            let restore = described.proof.restore_seconds.map(text::seconds).unwrap_or_default();
+            let level = described.proof.level;
+            let is_suspect =
+                described.manifest.as_ref().is_ok_and(|manifest| manifest.tags.iter().any(|tag| tag == SUSPECT));
+            colours.push(match level {
+                ProofLevel::Damaged => Some(Colour::Red),
+                _ => (is_suspect || distrust.is_some()).then_some(Colour::Yellow),
+            });
+            let (age, level) = (text::age(id.time(), now), level.name().to_owned());
+            rows.push(vec![id.to_string(), taken(id), age, size, count, level, restore, notes]);
+        }
+        for found in &self.without_manifest {
+            let is_encrypted = found.archive.key.name().ends_with(ENCRYPTED_ENDING);
+            let note = if is_encrypted { "without manifest,encrypted" } else { "without manifest" };
+            let (id, age, size) = (&found.id, text::age(found.id.time(), now), text::bytes(found.archive.bytes));
+            colours.push(Some(Colour::Yellow));
+            rows.push(vec![
+                id.to_string(),
+                taken(id),
+                age,
+                size,
+                "?".into(),
+                String::new(),
+                String::new(),
+                note.into(),
+            ]);
+        }
+        let headings = ["ID", "TAKEN", ">AGE", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "NOTES"];
+        let table = text::table_within(&headings, &rows, output::width(), &[">RESTORE", ">ROWS", ">AGE", ">SIZE"]);
+        if !output::has_colours() {
+            return table;
+        }
+        let line = |(line, colour): (&str, Option<Colour>)| {
+            colour.map_or(line.to_owned(), |colour| output::paint(line, colour))
+        };
+        table.lines().zip(colours).map(line).map(|line| line + "\n").collect()
     }
 }

@@ -101,6 +101,39 @@ pub(super) fn document(report: &impl Serialize) -> Result<String> {
     Ok(text)
 }
 
+/// Returns the number of characters in a line of stdout: that of the environment variable `COLUMNS`, or the terminal's.
+/// Returns `None` if the result is not for a terminal.
+pub(super) fn width() -> Option<usize> {
+    let written = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok()).filter(|width| *width > 0);
+    let of_terminal = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    written.or_else(of_terminal).filter(|width| *width > 0)
+}
+
+/// A colour of a line.
+#[derive(Clone, Copy)]
+pub(super) enum Colour {
+    /// For what is lost or damaged.
+    Red,
+    /// For what needs a look.
+    Yellow,
+}
+
+/// Returns true if results are shown in colours: on a terminal, unless `NO_COLOR` is set.
+pub(super) fn has_colours() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    !is_set("NO_COLOR") && !is_dumb && io::stdout().is_terminal()
+}
+
+/// Returns a line in a colour.
+pub(super) fn paint(line: &str, colour: Colour) -> String {
+    let code = match colour {
+        Colour::Red => 31,
+        Colour::Yellow => 33,
+    };
+    format!("\x1b[{code}m{line}\x1b[0m")
+}
+
 /// Progress bars on a terminal's stderr.
 #[derive(Default)]
 pub(super) struct Bars {

@@ -12,7 +12,7 @@ use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
 use crate::cli::without::WithoutArgs;
-use crate::engine::restoring::{RestoreReport, RestoreSettings};
+use crate::engine::restoring::{Overwritten, RestoreReport, RestoreSettings};
 use crate::ops::restore::{RestoreOptions, RestorePlan};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::{interrupt, text};
@@ -135,8 +135,9 @@ impl Subcommand for RestoreArgs {
     fn run(&self, call: &mut Call) -> Result<u8> {
         let options = self.clone().into();
         let plan = RestorePlan::make(&options, &call.context)?;
-        if let Some(question) = plan.question().filter(|_| !self.yes && !self.dry_run) {
-            ask(&question)?;
+        if let Some(question) = plan.question().filter(|_| !self.yes && !self.dry_run && can_ask()) {
+            let preview = plan.preview(&call.context)?;
+            ask(&format!("{}{question}", preview_text(&preview)))?;
         }
         call.finish(&plan.run(&call.context)?)
     }
@@ -154,11 +155,13 @@ impl Subcommand for RestoreArgs {
     }
 }
 
-/// Asks for confirmation on a terminal. Without a terminal the arguments count as the confirmation.
+/// Returns true if there is a terminal. Without one, the arguments count as the confirmation.
+fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks for confirmation on the terminal.
 fn ask(question: &str) -> Result<()> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(());
-    }
     let mut terminal = io::stderr().lock();
     write!(terminal, "{question} [y/N] ").and_then(|()| terminal.flush())?;
     let answer = read_answer()?;
@@ -198,6 +201,7 @@ impl Text for RestoreReport {
             lines.push_str(&format!("  only rows {}\n", one_line(window)));
         }
         if self.dry_run {
+            lines.push_str(&preview_text(self));
             lines.push_str(&format!("  {} tables; nothing was changed\n", self.tables.len()));
         } else {
             let took = text::seconds(self.seconds);
@@ -225,6 +229,25 @@ impl Text for RestoreReport {
         }
         lines
     }
+}
+
+/// Describes the rows that would be replaced, and the time that this would take.
+fn preview_text(report: &RestoreReport) -> String {
+    let number = |rows: Option<u64>, none: &str| rows.map_or(none.to_owned(), |rows| rows.to_string());
+    let after = |one: &Overwritten| match report.window {
+        Some(_) => "?".to_owned(),
+        None => number(one.rows_after, "dropped"),
+    };
+    let row = |one: &Overwritten| vec![one.table.clone(), number(one.rows_now, "-"), after(one)];
+    let mut lines = String::new();
+    if !report.overwrites.is_empty() {
+        let table = text::table(&["TABLE", ">ROWS NOW", ">ROWS AFTER"], report.overwrites.iter().map(row));
+        table.lines().for_each(|line| lines.push_str(&format!("  {line}\n")));
+    }
+    if let Some(seconds) = report.estimated_seconds {
+        lines.push_str(&format!("  it takes about {}, as a drill has measured\n", text::seconds(seconds)));
+    }
+    lines
 }
 
 /// Describes what depends on restored tables: renewed, left out, or possibly out of date.

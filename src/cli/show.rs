@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
-use crate::ops::show::{self, ShowOptions, ShowReport};
+use crate::ops::show::{self, DAMAGED, ShowOptions, ShowReport};
 use crate::platform::error::{Result, one_line};
 use crate::platform::text;
 use crate::snapshots::manifest::Manifest;
@@ -56,7 +56,8 @@ impl Text for ShowReport {
             Some(at) => format!("{} at {}", self.proof.level.name(), text::time(at)),
             None => self.proof.level.name().to_owned(),
         };
-        let mut lines = format!(
+        let mut lines = self.banner();
+        lines += &format!(
             "snapshot  {}\nkind      {}\nfrom      {} ({} {})\ntaken     {} in {}\nsize      {} in {}\nsha256    {}\nproof     {proof}\n",
             manifest.id,
             manifest.kind.name(),
@@ -96,10 +97,32 @@ impl Text for ShowReport {
             lines.push_str(&text::table(&["TABLE", ">ROWS", ">BYTES", "NOTE"], rows));
             lines.push('\n');
         }
+        let flaw = self.flaw.map(|flaw| format!(" (this snapshot is {flaw})")).unwrap_or_default();
         for (description, command) in &self.restore {
-            lines.push_str(&format!("{description}:\n  {command}\n"));
+            lines.push_str(&format!("{description}{flaw}:\n  {command}\n"));
         }
         lines
+    }
+}
+
+impl ShowReport {
+    /// Returns the lines that come first if the snapshot should not be restored.
+    fn banner(&self) -> String {
+        let Some(flaw) = self.flaw else { return String::new() };
+        let reason = if flaw == DAMAGED {
+            "a test found that its bytes are not what was written, or its archive is missing"
+        } else {
+            "the database had lost rows, or a rule had failed, when it was taken"
+        };
+        let mut lines = format!("{}: {reason}\n", flaw.to_uppercase());
+        match &self.last_good {
+            Some((id, command)) => {
+                lines += &format!("the last good snapshot is {id}\n");
+                lines.extend(command.iter().map(|command| format!("  {command}\n")));
+            }
+            None => lines += "no good snapshot of this source is left in the store\n",
+        }
+        lines + "\n"
     }
 }
 

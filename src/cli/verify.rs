@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::call::{Call, Subcommand, Text};
 use crate::cli::filter::FilterArgs;
 use crate::cli::trust::TrustArgs;
-use crate::ops::verify::{self, VerifyOptions, VerifyReport};
+use crate::ops::verify::{self, Outcome, VerifyOptions, VerifyReport};
 use crate::ops::watch::Asked;
 use crate::platform::error::Result;
 use crate::platform::text;
@@ -55,25 +55,46 @@ impl Subcommand for VerifyArgs {
 }
 
 impl Text for VerifyReport {
+    /// Returns a line for each snapshot, those with problems last, and the sum if there are several.
     fn text(&self) -> String {
         let mut lines = String::new();
-        for outcome in &self.snapshots {
-            let verdict = match (outcome.ok, outcome.level) {
-                _ if outcome.is_newer() => "NOT TESTED",
-                (true, "none") => "complete (quick check)",
-                (true, level) => level,
-                (false, "none") => "NOT PROVEN",
-                (false, _) => "DAMAGED",
-            };
+        let (good, bad): (Vec<&Outcome>, Vec<&Outcome>) = self.snapshots.iter().partition(|outcome| outcome.ok);
+        for outcome in good.iter().chain(&bad) {
             let restore = outcome
                 .restore_seconds
                 .map(|seconds| format!(", restored in {}", text::seconds(seconds)))
                 .unwrap_or_default();
-            lines.push_str(&format!("{}  {verdict}  ({}{restore})\n", outcome.id, text::seconds(outcome.seconds)));
+            let (id, verdict) = (&outcome.id, verdict(outcome));
+            lines.push_str(&format!("{id}  {verdict}  ({}{restore})\n", text::seconds(outcome.seconds)));
             for problem in &outcome.problems {
                 lines.push_str(&format!("  {}\n", problem.message));
             }
         }
+        if self.snapshots.len() > 1 {
+            let damaged = bad.iter().filter(|outcome| verdict(outcome) == DAMAGED).count();
+            let all = self.snapshots.len();
+            let others = bad.len() - damaged;
+            let mut sum = format!("{} of {all} snapshots without a problem", good.len());
+            for (count, what) in [(damaged, DAMAGED), (others, "not tested or not proven")] {
+                if count > 0 {
+                    sum += &format!(", {count} {what}");
+                }
+            }
+            lines.push_str(&(sum + "\n"));
+        }
         lines
+    }
+}
+
+/// The verdict on a snapshot whose bytes are not what was written.
+const DAMAGED: &str = "DAMAGED";
+
+fn verdict(outcome: &Outcome) -> &'static str {
+    match (outcome.ok, outcome.level) {
+        _ if outcome.is_newer() => "NOT TESTED",
+        (true, "none") => "complete (quick check)",
+        (true, level) => level,
+        (false, "none") => "NOT PROVEN",
+        (false, _) => DAMAGED,
     }
 }

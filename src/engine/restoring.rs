@@ -141,7 +141,10 @@ pub trait RestorePlan {
     /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
     fn question(&self) -> Option<String>;
 
-    /// Carries the plan out.
+    /// Returns the report of a restore that changes nothing: the tables that would be restored.
+    fn preview(&self) -> Result<RestoreReport>;
+
+    /// Carries the plan out; if the restore is a dry run, does the same as [`preview`](Self::preview).
     fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport>;
 }
 
@@ -154,6 +157,17 @@ pub struct RestoredTable {
     pub rows: Option<u64>,
     /// True if it was compared with the snapshot and is equal.
     pub ok: bool,
+}
+
+/// A table whose rows a restore replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Overwritten {
+    /// Its name.
+    pub table: String,
+    /// The rows that it has now; `None` if there is no such table, or if they cannot be counted.
+    pub rows_now: Option<u64>,
+    /// The rows that it has afterwards; `None` if it is dropped, or if the snapshot does not know them.
+    pub rows_after: Option<u64>,
 }
 
 /// An object that was not created: an index or a trigger of a restored table; of PostgreSQL, any object whose code fails.
@@ -202,6 +216,12 @@ pub struct RestoreReport {
     pub undo: Option<String>,
     /// Every table, with its rows.
     pub tables: Vec<RestoredTable>,
+    /// Only of a dry run: the tables whose rows would be replaced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub overwrites: Vec<Overwritten>,
+    /// Only of a dry run: the seconds that it would take, as measured by the newest drill of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_seconds: Option<f64>,
     /// Files that were moved out of the way.
     pub moved_aside: Vec<String>,
     /// Facts that the reader should know: an owner that differs from the saved one, or work that is left to do.
@@ -242,6 +262,8 @@ impl RestoreReport {
             safety_snapshot: None,
             undo: None,
             tables: Vec::new(),
+            overwrites: Vec::new(),
+            estimated_seconds: None,
             moved_aside: Vec::new(),
             notes: Vec::new(),
             rebuilt: Vec::new(),

@@ -19,6 +19,7 @@ use crate::platform::duration::format_duration;
 use crate::platform::error::{Kind, Result, one_line};
 use crate::platform::text;
 use crate::snapshots::catalog::Catalog;
+use crate::snapshots::find::LATEST;
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::{Described, LeftOut, NewestListing};
 use crate::snapshots::manifest::{Depth, Manifest, SnapshotKind};
@@ -353,7 +354,7 @@ fn check_space(catalog: &Catalog, chosen: &[Chosen], checks: &mut Checks) -> Res
     let mut needed = 0;
     for chosen in chosen {
         let filter = SnapshotFilter { source: Some(chosen.name()?), ..SnapshotFilter::default() };
-        match catalog.find("latest", &filter) {
+        match catalog.find(LATEST, &filter) {
             Ok(listed) => needed += listed.archive.map_or(0, |archive| archive.bytes),
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) if error.kind == Kind::Interrupted => return Err(error),

@@ -7,6 +7,7 @@ use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Report, serialize_failures};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::find::LATEST;
 use crate::snapshots::search::SnapshotFilter;
 
 /// Options of [`run`].
@@ -119,7 +120,7 @@ fn warn_if_newest(catalog: &Catalog, listed: &Listed) -> Result<()> {
     let source = listed.id.source();
     let filter =
         SnapshotFilter { source: Some(source.clone()), without: Some(SUSPECT.to_owned()), ..SnapshotFilter::default() };
-    match catalog.find("latest", &filter) {
+    match catalog.find(LATEST, &filter) {
         Ok(newest) if newest.id == listed.id => {
             tracing::warn!(
                 "{} is the newest good snapshot of {source} in {}",
@@ -135,7 +136,7 @@ fn warn_if_newest(catalog: &Catalog, listed: &Listed) -> Result<()> {
 
 /// Finds a snapshot by its id or the start of it. `latest` may mean another one a second later, and is refused.
 fn find(catalog: &Catalog, wanted: &str) -> Result<Listed> {
-    if wanted == "latest" {
+    if wanted == LATEST {
         return Err(
             Error::usage("'latest' cannot be deleted by that name").hint("give the id; 'lifeboat list' shows the ids")
         );

@@ -12,6 +12,7 @@ use crate::ops::{Context, Report, SnapshotFilter, fetch};
 use crate::platform::digest::RowDigest;
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::Catalog;
+use crate::snapshots::find::LATEST;
 use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::{Manifest, Table, by_name, is_migration_note};
 
@@ -101,7 +102,7 @@ struct Side {
 /// Runs the command.
 pub(crate) fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport> {
     let catalog = context.open_catalog()?;
-    let before = catalog.find(&options.snapshot, &options.filter)?;
+    let before = catalog.find(&options.snapshot, &filter_for(options, context))?;
     let before = fetch::manifest(&catalog, &before.id, context)?;
     let after = match &options.other {
         Some(other) => other_side(other, &before, &catalog, options, context)?,
@@ -119,6 +120,17 @@ pub(crate) fn run(options: &DiffOptions, context: &Context) -> Result<DiffReport
     let equal = schema_equal && tables.iter().all(|table| table.status == Status::Same && !table.only_counted);
     let (before, after, missing) = (before.name, after.name, after.missing);
     Ok(DiffReport { equal, before, after, schema_equal, missing, tables, must_be_equal: options.exit_code })
+}
+
+/// Returns the filter for the snapshot. 'latest', compared with a source of the config, is that source's.
+fn filter_for(options: &DiffOptions, context: &Context) -> SnapshotFilter {
+    let mut filter = options.filter.clone();
+    let named = || {
+        let other = options.other.as_deref().filter(|_| options.snapshot == LATEST)?;
+        context.named_source(other).ok()?.configured.map(|configured| configured.name)
+    };
+    filter.source = filter.source.or_else(named);
+    filter
 }
 
 fn other_side(

@@ -12,6 +12,7 @@ use crate::ops::verify::{Outcome, VerifyReport, record_proof};
 use crate::ops::{Context, Problem, fetch};
 use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::find::LATEST;
 use crate::snapshots::list::Described;
 use crate::snapshots::manifest::{Manifest, SnapshotKind};
 use crate::snapshots::proofs::ProofLevel;
@@ -74,10 +75,10 @@ impl DrillOptions {
 
     fn find(&self, filter: &SnapshotFilter, catalog: &Catalog) -> Result<Listed> {
         if !self.random {
-            return catalog.find(self.snapshot.as_deref().unwrap_or("latest"), filter);
+            return catalog.find(self.snapshot.as_deref().unwrap_or(LATEST), filter);
         }
         // The newest one is also a candidate; finding it fails with the right error if there is no snapshot.
-        let newest = catalog.find("latest", filter)?;
+        let newest = catalog.find(LATEST, filter)?;
         let listed = catalog.list(newest.id.source())?;
         let is_good = |described: &Described| {
             described.proof.level != ProofLevel::Damaged

@@ -16,6 +16,7 @@ use crate::ops::{Context, fetch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::scratch::Scratch;
 use crate::snapshots::catalog::{Catalog, Listed};
+use crate::snapshots::find::LATEST;
 use crate::snapshots::id::SourceName;
 use crate::snapshots::manifest::{Depth, Manifest};
 use crate::snapshots::row_counts::RowCounts;
@@ -36,7 +37,7 @@ impl Context {
         let (mut newest, mut unreachable): (Option<(Catalog, Listed)>, Option<Error>) = (None, None);
         for store in self.all_stores()? {
             let found = self.open(store).and_then(|catalog| {
-                let listed = catalog.find("latest", filter)?;
+                let listed = catalog.find(LATEST, filter)?;
                 Ok((catalog, listed))
             });
             match found {

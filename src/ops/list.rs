@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::ops::{Context, Report, SnapshotFilter, snapshot_document};
 use crate::platform::error::{Error, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
-use crate::snapshots::id::SourceName;
+use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::{Described, LeftOut, NewestListing};
+use crate::snapshots::manifest::Manifest;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 
 /// Options of [`run`].
@@ -17,8 +18,12 @@ use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 pub(crate) struct ListOptions {
     /// Filters for the snapshots to list
     pub filter: SnapshotFilter,
+    /// Only snapshots taken at this time or later
+    pub since: Option<DateTime<Utc>>,
     /// Only the newest N
     pub limit: Option<usize>,
+    /// Show times in UTC, and not in the zone of this machine
+    pub utc: bool,
 }
 
 /// A snapshot in a list.
@@ -38,6 +43,8 @@ pub(crate) struct ListReport {
     pub left_out: LeftOut,
     /// The archives without a manifest, newest first.
     pub without_manifest: Vec<ArchiveWithoutManifest>,
+    /// True if times are shown in UTC.
+    pub in_utc: bool,
 }
 
 impl Serialize for ListReport {
@@ -118,33 +125,31 @@ pub(crate) fn run(options: &ListOptions, context: &Context) -> Result<ListReport
     let catalog = catalog.with_trust(context.trust.clone().without_history());
     let (source, before) = (options.filter.source.as_ref(), options.filter.before);
     let limit = options.limit.unwrap_or(usize::MAX);
-    if options.filter.tags.is_empty() {
-        let NewestListing { listed, left_out, without_manifest } = catalog.list_with_archives(source, before, limit)?;
-        let snapshots = describe(&catalog, listed)?;
-        if let Some(source) = source.filter(|_| snapshots.is_empty() && without_manifest.is_empty()) {
-            require_known(source, &catalog, context)?;
-        }
-        warn_about_newer(&snapshots);
-        return Ok(ListReport { snapshots, left_out, without_manifest });
-    }
-    let listing = catalog.list_with_archives(source, before, usize::MAX)?;
-    let mut snapshots = describe(&catalog, listing.listed)?;
-    if let Some(source) = source.filter(|_| snapshots.is_empty() && listing.without_manifest.is_empty()) {
+    // Of a store that is far away, no more is listed than is shown, if that is possible.
+    let most = if options.filter.tags.is_empty() && options.since.is_none() { limit } else { usize::MAX };
+    let mut listing = catalog.list_with_archives(source, before, most)?;
+    let is_since = |id: &SnapshotId| options.since.is_none_or(|since| id.time() >= since);
+    let has_any = !listing.listed.is_empty() || !listing.without_manifest.is_empty();
+    if let Some(source) = source.filter(|_| !has_any) {
         require_known(source, &catalog, context)?;
     }
-    let tagged = |listed: &ListedSnapshot| {
-        listed
-            .described
-            .manifest
-            .as_ref()
-            .is_ok_and(|manifest| options.filter.tags.iter().all(|tag| manifest.tags.contains(tag)))
-    };
+    listing.listed.retain(|listed| is_since(&listed.id));
+    listing.without_manifest.retain(|archive| is_since(&archive.id));
+    let NewestListing { mut listed, mut left_out, without_manifest } = listing;
+    if options.filter.tags.is_empty() && most != limit {
+        left_out = LeftOut::Exactly(listed.len().saturating_sub(limit));
+        listed.truncate(limit);
+    }
+    let mut snapshots = describe(&catalog, listed)?;
     warn_about_newer(&snapshots);
-    snapshots.retain(tagged);
-    let left_out = LeftOut::Exactly(snapshots.len().saturating_sub(limit));
-    snapshots.truncate(limit);
+    if !options.filter.tags.is_empty() {
+        let has_tags = |manifest: &Manifest| options.filter.tags.iter().all(|tag| manifest.tags.contains(tag));
+        snapshots.retain(|listed| listed.described.manifest.as_ref().is_ok_and(has_tags));
+        left_out = LeftOut::Exactly(snapshots.len().saturating_sub(limit));
+        snapshots.truncate(limit);
+    }
     // The tags of an archive without a manifest are not known here.
-    Ok(ListReport { snapshots, left_out, without_manifest: listing.without_manifest })
+    Ok(ListReport { snapshots, left_out, without_manifest, in_utc: options.utc })
 }
 
 /// Reads the manifests of snapshots, trusted or not.

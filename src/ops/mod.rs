@@ -30,6 +30,7 @@ pub(crate) mod new_rows;
 mod newest_state;
 pub(crate) mod origin;
 pub(crate) mod other_name;
+pub(crate) mod overwritten;
 pub mod preflight;
 pub(crate) mod prune;
 pub(crate) mod put_back;

@@ -1,7 +1,6 @@
 //! `restore`: restores a snapshot, and reports how to undo that.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::archive::Compression;
@@ -12,12 +11,14 @@ use crate::ops::choose::Choice;
 use crate::ops::destination::Destination;
 use crate::ops::fetch::Opened;
 use crate::ops::origin::{place_of_origin, require_same_database};
+use crate::ops::overwritten::{estimated_seconds, overwritten};
 use crate::ops::save::SnapshotPlan;
 use crate::ops::{Context, Report, SnapshotFilter, tags};
-use crate::platform::error::{Error, Result, one_line};
+use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::restored;
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::manifest::{Manifest, Origin, SnapshotKind};
+use crate::snapshots::proofs::ProofLevel;
 use crate::snapshots::trust::ALLOW_UNSIGNED;
 
 /// Options of a restore.
@@ -45,8 +46,7 @@ pub(crate) struct RestorePlan {
     opened: Arc<Opened>,
     plan: Box<dyn restoring::RestorePlan>,
     dry_run: bool,
-    /// The file that is written to.
-    file: Option<PathBuf>,
+    target: Source,
     /// True if a person has chosen the snapshot.
     is_chosen: bool,
 }
@@ -55,12 +55,14 @@ impl RestorePlan {
     /// Finds the snapshot and inspects the target; changes nothing.
     pub(crate) fn make(options: &RestoreOptions, context: &Context) -> Result<Self> {
         let choice = Choice::find(&options.snapshot, &options.filter, || context.open_catalog())?;
+        if options.settings.dry_run {
+            require_undamaged(&choice)?;
+        }
         let opened = choice.open(context)?;
         let target = target(&opened.manifest, options.to.as_deref(), choice.catalog(), context)?;
         let opened = Arc::new(opened);
         let plan = target.plan_restore(Arc::<Opened>::clone(&opened), &options.settings, &context.for_engine())?;
-        let file = target.file().map(Path::to_owned);
-        Ok(RestorePlan { choice, opened, plan, dry_run: options.settings.dry_run, file, is_chosen: true })
+        Ok(RestorePlan { choice, opened, plan, dry_run: options.settings.dry_run, target, is_chosen: true })
     }
 
     /// Plans the restore in place of a snapshot that was already found, to a target of the same engine.
@@ -74,8 +76,7 @@ impl RestorePlan {
         let choice = Choice::Snapshot(catalog, listed);
         let opened = Arc::new(choice.open(context)?);
         let plan = target.plan_restore_in_place(Arc::<Opened>::clone(&opened), lock_timeout, &context.for_engine())?;
-        let file = target.file().map(Path::to_owned);
-        Ok(RestorePlan { choice, opened, plan, dry_run: false, file, is_chosen: false })
+        Ok(RestorePlan { choice, opened, plan, dry_run: false, target: target.clone(), is_chosen: false })
     }
 
     /// Returns the question to ask the user before data is overwritten, or `None` if nothing is overwritten.
@@ -84,14 +85,36 @@ impl RestorePlan {
         self.plan.question()
     }
 
+    /// Returns the report of a restore that changes nothing, with the rows that would be replaced.
+    pub(crate) fn preview(&self, context: &Context) -> Result<RestoreReport> {
+        let mut report = self.plan.preview()?;
+        let manifest = &self.opened.manifest;
+        if self.question().is_some() {
+            match overwritten(&report, manifest, &self.target, context) {
+                Ok(overwrites) => report.overwrites = overwrites,
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    report.notes.push(format!("the present rows cannot be counted: {}", error.full_message()))
+                }
+            }
+        }
+        if let Some(catalog) = self.choice.catalog() {
+            report.estimated_seconds = estimated_seconds(manifest, catalog)?;
+        }
+        Ok(report)
+    }
+
     /// Carries the plan out.
     pub(crate) fn run(self, context: &Context) -> Result<RestoreReport> {
+        if self.dry_run {
+            return self.preview(context);
+        }
         let RestorePlan { choice, opened, plan, .. } = &self;
         let catalog = choice.catalog();
-        let _lease = catalog.filter(|_| !self.dry_run).map(|catalog| catalog.lease(&opened.manifest.id));
+        let _lease = catalog.map(|catalog| catalog.lease(&opened.manifest.id));
         let report =
             plan.run(&Caller { catalog, safety_store: OnceCell::new(), safety: OnceCell::new(), opened, context })?;
-        if let Some(file) = self.file.as_ref().filter(|_| !report.dry_run && report.mode != "tables") {
+        if let Some(file) = self.target.file().filter(|_| report.mode != "tables") {
             restored::set(file, self.is_older().then_some(report.id.as_str()));
         }
         Ok(report)
@@ -106,6 +129,17 @@ impl RestorePlan {
             self.choice.catalog().filter(|_| self.is_chosen).map(|catalog| catalog.newest_full(&manifest.source));
         newest.is_some_and(|newest| newest.is_ok_and(|newest| newest.is_some_and(|newest| newest.id > manifest.id)))
     }
+}
+
+/// Fails if a test has found the snapshot damaged. A restore itself reads every byte again.
+fn require_undamaged(choice: &Choice) -> Result<()> {
+    let Choice::Snapshot(catalog, listed) = choice else { return Ok(()) };
+    if catalog.proof(listed)?.level != ProofLevel::Damaged {
+        return Ok(());
+    }
+    let id = &listed.id;
+    Err(Error::problem(format!("{id} is damaged: it cannot be restored"))
+        .hint(format!("'lifeboat show {id}' names the last good snapshot")))
 }
 
 /// Returns the target of a restore: the one that `to` names, or else the database of the config or of the snapshot's

@@ -10,6 +10,7 @@ use crate::ops::restore::RestorePlan;
 use crate::ops::sources::Chosen;
 use crate::platform::disk::{real_path, shown};
 use crate::platform::error::{Error, Result, one_line};
+use crate::snapshots::find::LATEST;
 use crate::snapshots::manifest::Manifest;
 
 /// Returns the mount points of the config that fail their preflight check.
@@ -45,7 +46,7 @@ pub(crate) fn restore_command(
 
 /// Returns the command that restores the last good snapshot of a source whose database is missing or damaged.
 pub(crate) fn restore_latest(chosen: &Chosen, context: &Context) -> Result<String> {
-    let mut words = ["restore", "latest", "--source"].map(str::to_owned).to_vec();
+    let mut words = ["restore", LATEST, "--source"].map(str::to_owned).to_vec();
     words.push(chosen.name()?.to_string());
     if chosen.configured.is_none() {
         words.extend(["--to".to_owned(), source_word(chosen)]);

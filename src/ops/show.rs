@@ -6,11 +6,15 @@ use serde_json::json;
 use crate::engine::source::engine_named;
 use crate::ops::choose::Choice;
 use crate::ops::restore::target_word;
+use crate::ops::tags::SUSPECT;
 use crate::ops::{Context, Report, SnapshotFilter, fetch, snapshot_document};
-use crate::platform::error::{Error, Result};
+use crate::platform::error::{Error, Kind, Result};
 use crate::platform::shell::quote_word;
+use crate::snapshots::catalog::Catalog;
+use crate::snapshots::find::LATEST;
+use crate::snapshots::id::SnapshotId;
 use crate::snapshots::manifest::Manifest;
-use crate::snapshots::proofs::ProofSummary;
+use crate::snapshots::proofs::{ProofLevel, ProofSummary};
 
 /// Options of [`run`].
 #[derive(Clone, Debug)]
@@ -34,7 +38,14 @@ pub(crate) struct ShowReport {
     pub is_alone: bool,
     /// The reason why it is not trusted, if it is not.
     pub distrust: Option<Error>,
+    /// The reason why it should not be restored, if it is damaged or suspect.
+    pub flaw: Option<&'static str>,
+    /// If it has a flaw: the newest snapshot of the source that has none, and the first command that restores it.
+    pub last_good: Option<(SnapshotId, Option<String>)>,
 }
+
+/// The word for a snapshot that cannot be restored.
+pub(crate) const DAMAGED: &str = "damaged";
 
 impl Serialize for ShowReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -44,6 +55,9 @@ impl Serialize for ShowReport {
         document.insert("without_manifest".to_owned(), json!(self.is_alone));
         if let Some(distrust) = &self.distrust {
             document.insert("untrusted".to_owned(), json!(distrust.full_message()));
+        }
+        if self.flaw.is_some() {
+            document.insert("last_good".to_owned(), json!(self.last_good.as_ref().map(|(id, _)| id)));
         }
         document.serialize(serializer)
     }
@@ -71,7 +85,37 @@ pub(crate) fn run(options: &ShowOptions, context: &Context) -> Result<ShowReport
         }
     }
     let is_alone = !matches!(choice, Choice::Snapshot(..));
-    Ok(ShowReport { manifest, proof, restore, is_alone, distrust })
+    let flaw = match proof.level {
+        ProofLevel::Damaged => Some(DAMAGED),
+        _ => manifest.tags.iter().any(|tag| tag == SUSPECT).then_some(SUSPECT),
+    };
+    let last_good = match choice.catalog().filter(|_| flaw.is_some()) {
+        Some(catalog) => last_good(catalog, &manifest, context)?,
+        None => None,
+    };
+    Ok(ShowReport { manifest, proof, restore, is_alone, distrust, flaw, last_good })
+}
+
+/// Returns the newest snapshot of the source that can be restored and is not suspect, with the first command that restores
+/// it.
+fn last_good(
+    catalog: &Catalog,
+    manifest: &Manifest,
+    context: &Context,
+) -> Result<Option<(SnapshotId, Option<String>)>> {
+    let filter = SnapshotFilter {
+        source: Some(manifest.source.clone()),
+        without: Some(SUSPECT.to_owned()),
+        ..SnapshotFilter::default()
+    };
+    let good = match catalog.find(LATEST, &filter) {
+        Ok(listed) => fetch::manifest(catalog, &listed.id, context)?,
+        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Problem) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let command =
+        restore_commands(&good, Some(&catalog.location()), context)?.into_iter().map(|(_, command)| command).next();
+    Ok(Some((good.id, command)))
 }
 
 /// Returns a snapshot with a store of which every snapshot can be shown, the reason why this one is not trusted, if it is

@@ -1,8 +1,8 @@
 //! Formats sizes, ages, times and tables for people.
 
-use chrono::{DateTime, Utc};
-
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, TableStyle};
+use chrono::{DateTime, Local, NaiveDateTime, Utc};
+use chrono_tz::Tz;
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, TableStyle, Width};
 use indicatif::BinaryBytes;
 
 use crate::platform::error::one_line;
@@ -76,30 +76,109 @@ pub(crate) fn time(time: DateTime<Utc>) -> String {
     time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
+/// The time zone of this machine: that of the environment variable `TZ`, or the system's.
+enum HomeZone {
+    Named(Tz),
+    System,
+}
+
+impl HomeZone {
+    fn find() -> Self {
+        // The names are built in, because a slim container has no files of time zones.
+        let named = std::env::var("TZ").ok().and_then(|name| name.trim_start_matches(':').parse().ok());
+        named.map_or(HomeZone::System, HomeZone::Named)
+    }
+
+    fn clock(&self, time: DateTime<Utc>) -> NaiveDateTime {
+        match self {
+            HomeZone::Named(zone) => time.with_timezone(zone).naive_local(),
+            HomeZone::System => time.with_timezone(&Local).naive_local(),
+        }
+    }
+}
+
+/// Formats a time in 12 characters, in UTC or in the zone of this machine: without the year if it is less than ten months
+/// away from `now`, and without the time of day otherwise.
+#[must_use]
+pub(crate) fn short_time(time: DateTime<Utc>, now: DateTime<Utc>, in_utc: bool) -> String {
+    let clock = if in_utc { time.naive_utc() } else { HomeZone::find().clock(time) };
+    let form = if (now - time).num_days().abs() < 300 { "%b %d %H:%M" } else { "%b %d  %Y" };
+    clock.format(form).to_string()
+}
+
 /// Formats a table without lines. Columns whose heading starts with `>` are aligned to the right.
 #[must_use]
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    layout(headings, &rows.into_iter().collect::<Vec<_>>(), None).text()
+}
+
+/// Formats a table as [`table`] does, but no wider than `width`, as far as that is possible: the columns in `optional` are
+/// left out, in this order, and at last the texts of the last column are cut.
+#[must_use]
+pub(crate) fn table_within(headings: &[&str], rows: &[Vec<String>], width: Option<usize>, optional: &[&str]) -> String {
+    /// The width to which the last column may be cut before another column is left out.
+    const LEAST_OF_LAST: usize = 10;
+    let mut kept: Vec<usize> = (0..headings.len()).collect();
+    let mut optional = optional.iter();
+    loop {
+        let chosen: Vec<&str> = kept.iter().map(|place| headings[*place]).collect();
+        let cells = |row: &Vec<String>| kept.iter().filter_map(|place| row.get(*place).cloned()).collect();
+        let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        let whole = layout(&chosen, &cells, None);
+        let Some(width) = width else { return whole.text() };
+        let widths = whole.0.column_max_content_widths();
+        let (last, others) = widths.split_last().map_or((0, &[][..]), |(last, others)| (usize::from(*last), others));
+        let before: usize = others.iter().map(|width| usize::from(*width) + GAP).sum();
+        if before + last <= width {
+            return whole.text();
+        }
+        match optional.next() {
+            Some(heading) if before + last.min(LEAST_OF_LAST) > width || last <= LEAST_OF_LAST => {
+                kept.retain(|place| headings[*place] != *heading);
+            }
+            _ => return layout(&chosen, &cells, Some(width.saturating_sub(before).max(1))).text(),
+        }
+    }
+}
+
+/// The spaces between two columns.
+const GAP: usize = 2;
+
+/// A table of this module.
+struct Plain(Table);
+
+impl Plain {
+    fn text(&self) -> String {
+        self.0.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    }
+}
+
+/// Lays a table out. The texts of the last column are cut to `last`, if it is given.
+fn layout(headings: &[&str], rows: &[Vec<String>], last: Option<usize>) -> Plain {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headings.iter().map(|heading| heading.trim_start_matches('>')));
+    table.set_truncation_indicator("…");
+    let mut header = Row::from(headings.iter().map(|heading| heading.trim_start_matches('>')));
+    table.set_header(std::mem::take(header.max_height(1)));
     for row in rows {
         // Texts from a store or a database must not move the cursor.
-        table.add_row(row.iter().map(|cell| one_line(cell)));
+        let mut row = Row::from(row.iter().map(|cell| one_line(cell)));
+        table.add_row(std::mem::take(row.max_height(1)));
     }
     for (index, heading) in headings.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
-            column.set_padding((0, 2)).set_constraint(ColumnConstraint::ContentWidth);
+            let is_last = index + 1 == headings.len();
+            let padding = if is_last { 0 } else { GAP as u16 };
+            column.set_padding((0, padding)).set_constraint(match last.filter(|_| is_last) {
+                Some(last) => ColumnConstraint::Absolute(Width::Fixed(u16::try_from(last).unwrap_or(u16::MAX))),
+                None => ColumnConstraint::ContentWidth,
+            });
             if heading.starts_with('>') {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
     }
-    let mut text = String::new();
-    for line in table.lines() {
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    Plain(table)
 }
 
 #[cfg(test)]
@@ -127,8 +206,31 @@ mod tests {
     }
 
     #[test]
+    fn a_short_time_has_the_year_only_if_it_is_long_ago() {
+        let now = DateTime::from_timestamp(1_795_700_818, 0).expect("it is a time");
+        assert_eq!(short_time(now, now, true), "Nov 26 13:46");
+        assert_eq!(short_time(now - chrono::Duration::days(400), now, true), "Oct 22  2025");
+        assert_eq!(HomeZone::Named(Tz::Asia__Shanghai).clock(now).to_string(), "2026-11-26 21:46:58");
+    }
+
+    #[test]
     fn a_table_is_plain_and_aligned() {
         let text = table(&["ID", ">SIZE"], [vec!["a".into(), "1".into()], vec!["bb".into(), "20".into()]]);
         assert_eq!(text, "ID  SIZE\na      1\nbb    20\n");
+    }
+
+    #[test]
+    fn a_table_is_cut_to_a_width() {
+        let rows = [vec!["a1".into(), "5m".into(), "7".into(), "nightly, before-the-move".into()]];
+        let within = |width| table_within(&["ID", ">AGE", ">ROWS", "NOTES"], &rows, width, &[">ROWS", ">AGE"]);
+        assert_eq!(within(None), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, before-the-move\n");
+        assert_eq!(within(Some(39)), within(None));
+        assert_eq!(within(Some(30)), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, befor…\n");
+        assert_eq!(within(Some(20)), "ID  AGE  NOTES\na1   5m  nightly, b…\n");
+        assert_eq!(within(Some(10)), "ID  NOTES\na1  night…\n");
+        assert_eq!(
+            table_within(&["ID", ">AGE"], &[vec!["abc".into(), "12345".into()]], Some(9), &[]),
+            "ID     AGE\nabc  12345\n"
+        );
     }
 }

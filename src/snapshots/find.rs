@@ -12,6 +12,9 @@ use crate::snapshots::trust::Trust;
 use crate::snapshots::without_manifest::ArchiveWithoutManifest;
 use crate::store::Names;
 
+/// The word for the newest snapshot of a source that can be restored.
+pub(crate) const LATEST: &str = "latest";
+
 /// The number of manifests in an archive tier after which the search for a readable one ends.
 const MOST_ARCHIVED: u32 = 3;
 /// The number of the newest snapshots of another source that are read to find out whether it is the same database.
@@ -67,7 +70,7 @@ impl Catalog {
     /// Finds the snapshot that a user names by its id, a unique prefix of its id, or `latest`, or the archive without a
     /// manifest that has this id.
     pub fn find_named(&self, wanted: &str, filter: &SnapshotFilter) -> Result<Named> {
-        if wanted == "latest" {
+        if wanted == LATEST {
             return self.latest(filter).map(Named::Snapshot);
         }
         if !filter.tags.is_empty() || filter.before.is_some() {

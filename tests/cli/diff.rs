@@ -135,3 +135,35 @@ fn with_exit_code_a_difference_is_exit_code_3() {
     let run = sandbox.run(&["diff", &id, "--exit-code", "--store", "backups", "--json"]).code(3);
     assert_eq!(run.json()["equal"], false, "{}", run.transcript());
 }
+
+#[test]
+fn net_numbers_are_called_so() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 100, "delete");
+    let id = sandbox.snapshot("app.db");
+    sql(
+        sandbox.path("app.db"),
+        "DELETE FROM accounts WHERE id <= 10; INSERT INTO logs VALUES ('x', 'y'); DELETE FROM accounts WHERE id > 20 AND id <= 25; UPDATE accounts SET name = 'other'",
+    );
+    let run = silent(sandbox.ok(&["diff", &id, "--store", "backups"]));
+    let line = run.stdout().lines().find(|line| line.starts_with("accounts")).unwrap().to_owned();
+    assert!(line.contains("-15"), "{}", run.transcript());
+    assert!(run.stdout().contains("more rows may be lost, added or changed"), "{}", run.transcript());
+}
+
+#[test]
+fn the_latest_snapshot_compared_with_a_source_is_that_of_the_source() {
+    let sandbox = Sandbox::new();
+    let mut config = "[[store]]\nurl = \"backups\"\n".to_owned();
+    for name in ["app", "other"] {
+        sample(sandbox.path(format!("{name}.db")), 5, "delete");
+        config += &format!("[[source]]\nname = \"{name}\"\nurl = \"{name}.db\"\n");
+    }
+    std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
+    sandbox.snapshot("app.db");
+    sandbox.snapshot("other.db");
+    let run = sandbox.ok(&["diff", "latest", "app"]);
+    assert!(run.stdout().starts_with("app-"), "{}", run.transcript());
+    assert!(sandbox.ok(&["diff", "latest", "other"]).stdout().starts_with("other-"));
+    sandbox.run(&["diff", "latest"]).code(2).says("several sources: app, other");
+}

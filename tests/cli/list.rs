@@ -84,7 +84,7 @@ fn list_documents_have_every_field_except_tables() {
 }
 
 #[test]
-fn list_shows_age_kind_size_rows_proof_tags_and_the_restore_time() {
+fn list_shows_the_time_age_size_rows_proof_restore_time_and_notes() {
     let sandbox = Sandbox::new();
     sample(sandbox.path("app.db"), 2, "delete");
     let id = id_of(&sandbox.json(&["snapshot", "app.db", "--tag", "nightly", "--store", "backups"]));
@@ -92,12 +92,72 @@ fn list_shows_age_kind_size_rows_proof_tags_and_the_restore_time() {
     let run = silent(sandbox.ok(&["list", "--store", "backups"]));
     let lines: Vec<String> = run.stdout().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 2, "{}", run.transcript());
-    for heading in ["ID", "AGE", "KIND", "SIZE", "ROWS", "PROOF", "RESTORE", "TAGS"] {
+    for heading in ["ID", "TAKEN", "AGE", "SIZE", "ROWS", "PROOF", "RESTORE", "NOTES"] {
         assert!(lines[0].contains(heading), "{}", run.transcript());
     }
-    for word in [&id[..], "full", "drilled", "nightly", "KiB"] {
+    for word in [&id[..], "drilled", "nightly", "KiB"] {
         assert!(lines[1].contains(word), "{word}\n{}", run.transcript());
     }
+}
+
+/// Returns the output of `list` with an environment variable.
+fn list_with(sandbox: &Sandbox, variable: (&str, &str), flags: &[&str]) -> String {
+    let mut command = sandbox.command(&["list", "--store", "backups"]);
+    command.args(flags).env(variable.0, variable.1);
+    sandbox.finish(command).code(0).stdout()
+}
+
+#[test]
+fn times_are_those_of_the_zone_or_of_utc() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 2, "delete");
+    let id = sandbox.snapshot("app.db");
+    let at = Utc::now() - Duration::days(3);
+    let old = copy_with_time(&sandbox.path("backups"), &id, at);
+    let older = copy_with_time(&sandbox.path("backups"), &id, at - Duration::days(700));
+    let line = |text: String, id: &str| text.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
+    let in_zone = |zone: chrono_tz::Tz| at.with_timezone(&zone).format("  %b %d %H:%M  ").to_string();
+    let shanghai = list_with(&sandbox, ("TZ", "Asia/Shanghai"), &[]);
+    assert!(line(shanghai.clone(), &old).contains(&in_zone(chrono_tz::Asia::Shanghai)), "{shanghai}");
+    let utc = list_with(&sandbox, ("TZ", "Asia/Shanghai"), &["--utc"]);
+    assert!(line(utc.clone(), &old).contains(&in_zone(chrono_tz::UTC)), "{utc}");
+    let year = (at - Duration::days(700)).format("%b %d  %Y").to_string();
+    assert!(line(utc.clone(), &older).contains(&year), "{utc}");
+    assert_eq!(ids(&sandbox, &["--since", "4d"]), [id.clone(), old.clone()]);
+    assert_eq!(ids(&sandbox, &["--since", "4d", "--until", "1d"]), std::slice::from_ref(&old));
+    assert_eq!(ids(&sandbox, &["--since", "4d", "-n", "1"]), std::slice::from_ref(&id));
+    let limited = sandbox.ok(&["list", "--store", "backups", "--since", "4d", "-n", "1"]);
+    assert!(limited.stdout().contains("and 1 older: --limit 2 shows all"), "{}", limited.transcript());
+    refused_by_the_parser(&sandbox, &["list", "--store", "backups", "--until", "1d", "--before", "1d"]);
+}
+
+#[test]
+fn a_list_fits_the_width_of_the_terminal() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("billing1.db"), 20_000, "delete");
+    let tags = ["--tag", "nightly", "--tag", "before-the-great-move", "--tag", "夜间备份"];
+    sandbox.json(&[&["snapshot", "billing1.db", "--store", "backups"], &tags[..]].concat());
+    sandbox.ok(&["drill", "--store", "backups"]);
+    let whole = list_with(&sandbox, ("COLUMNS", "200"), &[]);
+    assert!(whole.contains("夜间备份") && whole.contains("RESTORE"), "{whole}");
+    for width in [100, 80, 60] {
+        let text = list_with(&sandbox, ("COLUMNS", &width.to_string()), &[]);
+        let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= width && text.lines().count() == 2, "{width}\n{text}");
+        assert!(text.contains("TAKEN") && text.contains("drilled") && text.contains('…'), "{width}\n{text}");
+    }
+}
+
+#[test]
+fn an_encrypted_snapshot_is_marked_and_no_colour_is_used_for_a_file() {
+    let sandbox = Sandbox::new();
+    sample(sandbox.path("app.db"), 100, "delete");
+    sandbox.ok(&["keygen", "--output", "key.txt"]);
+    let public = sandbox.ok(&["keygen", "--public", "key.txt"]).stdout().trim().to_owned();
+    sandbox.ok(&["snapshot", "app.db", "--store", "backups", "--encrypt-to", &public]);
+    let text = list_with(&sandbox, ("NO_COLOR", "1"), &[]);
+    assert!(text.lines().nth(1).unwrap().ends_with("  encrypted"), "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
 }
 
 #[test]

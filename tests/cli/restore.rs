@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
+
 use crate::helpers::{
     assert_has_fields, flip_bytes, id_of, query_value, refused, refused_by_the_parser, shell_ok, silent, sql,
 };
@@ -242,6 +244,57 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
         assert_eq!(sandbox.state(), before, "{mode}");
     }
     refused(&sandbox, &["restore", &id, "--to", "app.db", "--dry-run", "--store", "backups"], 2);
+}
+
+#[test]
+fn a_dry_run_says_which_rows_would_be_replaced_and_how_long_it_takes() {
+    let (sandbox, id) = changed_after_snapshot("delete");
+    let arguments = |flags: &[&'static str]| {
+        let mut arguments = vec!["restore".to_owned(), id.clone()];
+        arguments.extend(["--store", "backups", "--to", "app.db", "--replace", "--dry-run"].map(str::to_owned));
+        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        arguments
+    };
+    let json = |flags: &[&'static str]| {
+        let arguments = arguments(flags);
+        sandbox.json(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let rows = |document: &Value| -> Vec<(String, Option<u64>, Option<u64>)> {
+        let one = |table: &Value| {
+            (table["table"].as_str().unwrap().to_owned(), table["rows_now"].as_u64(), table["rows_after"].as_u64())
+        };
+        document["overwrites"].as_array().unwrap().iter().map(one).collect()
+    };
+    let document = json(&[]);
+    let found = rows(&document);
+    assert!(found.contains(&("accounts".to_owned(), Some(5), Some(10))), "{document:#}");
+    assert!(found.contains(&("newer".to_owned(), Some(1), None)), "{document:#}");
+    assert!(document["estimated_seconds"].is_null(), "{document:#}");
+    assert_eq!(rows(&json(&["--table", "accounts"])), [("accounts".to_owned(), Some(5), Some(10))]);
+    sandbox.ok(&["drill", &id, "--store", "backups"]);
+    assert!(json(&[])["estimated_seconds"].as_f64().unwrap() > 0.0);
+    let all = arguments(&[]);
+    let run = silent(sandbox.ok(&all.iter().map(String::as_str).collect::<Vec<_>>()));
+    for words in ["ROWS NOW", "dropped", "nothing was changed", "as a drill has measured"] {
+        assert!(run.stdout().contains(words), "{words}\n{}", run.transcript());
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_not_said_to_be_restorable() {
+    let (sandbox, good) = changed_after_snapshot("delete");
+    let id = id_of(&sandbox.run(&["snapshot", "app.db", "--store", "backups", "--accept", "--json"]).json());
+    flip_bytes(sandbox.path(format!("backups/app/{id}.tar.gz")), 100, 1);
+    sandbox.run(&["verify", &id, "--store", "backups"]).code(3);
+    refused(&sandbox, &["restore", &id, "--to", "copy.db", "--dry-run", "--store", "backups"], 3).says("is damaged");
+    let show = sandbox.ok(&["show", &id, "--store", "backups"]).stdout();
+    let (first, commands) = (show.lines().next().unwrap(), show.split("to look at it").nth(1).unwrap());
+    assert!(first.starts_with("DAMAGED: ") && commands.contains("damaged"), "{show}");
+    assert!(show.contains(&format!("the last good snapshot is {good}")), "{show}");
+    let good_command = show.lines().find(|line| line.contains("lifeboat restore")).unwrap();
+    assert!(good_command.contains(&good), "{show}");
+    assert_eq!(sandbox.json(&["show", &id, "--store", "backups"])["last_good"], good.as_str());
+    assert!(!sandbox.ok(&["show", &good, "--store", "backups"]).stdout().contains("damaged"));
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn verify_all_reports_every_snapshot_and_fails_if_one_is_damaged() {
         expected.iter().map(|(id, ok): &(serde_json::Value, serde_json::Value)| (id, ok)).collect::<Vec<_>>()
     );
     let run = sandbox.run(&["verify", "--all", "--store", "backups"]).code(3);
-    assert_eq!(run.stdout().matches("DAMAGED").count(), 1, "{}", run.transcript());
+    assert_eq!(run.stdout().matches("  DAMAGED  (").count(), 1, "{}", run.transcript());
     assert_eq!(run.stdout().matches("verified").count(), 2, "{}", run.transcript());
     assert_eq!(sandbox.ids().len(), 3);
     let list = sandbox.json(&["list", "--store", "backups"]);
@@ -153,4 +153,18 @@ fn a_proof_of_damage_is_kept_whatever_later_tests_show() {
     let proofs = std::fs::read_dir(sandbox.path("backups/app")).unwrap().flatten();
     let count = proofs.filter(|entry| entry.file_name().to_string_lossy().contains(".proof-")).count();
     assert!(count <= 3, "{count} proofs");
+}
+
+#[test]
+fn verify_all_ends_with_the_damaged_snapshots_and_a_sum() {
+    let (sandbox, ids) = database_with_snapshots(5);
+    flip_bytes(sandbox.path(format!("backups/app/{}.tar.gz", ids[2])), 100, 1);
+    let run = sandbox.run(&["verify", "--all", "--store", "backups"]).code(3);
+    let lines: Vec<String> = run.stdout().lines().map(str::to_owned).collect();
+    assert_eq!(lines.last().unwrap(), "4 of 5 snapshots without a problem, 1 DAMAGED", "{}", run.transcript());
+    let damaged = lines.iter().position(|line| line.starts_with(&ids[2])).unwrap();
+    assert!(damaged > 3 && lines[damaged].contains("DAMAGED"), "{}", run.transcript());
+    // One snapshot needs no sum.
+    let run = sandbox.ok(&["verify", &ids[0], "--store", "backups"]);
+    assert_eq!(run.stdout().lines().count(), 1, "{}", run.transcript());
 }

@@ -212,7 +212,7 @@ impl Engine for SqliteEngine {
             Some(path) => ("over the database that it came from", words(&["restore", &id, "--to", path, "--replace"])),
             None => ("over another database", words(&["restore", &id, "--to", "TARGET.db", "--replace"])),
         };
-        Ok(vec![("as a new file, to inspect it", words(&["restore", &id, "--to", &copy])), replace])
+        Ok(vec![("to look at it, as a new file", words(&["restore", &id, "--to", &copy])), replace])
     }
 
     fn drill(

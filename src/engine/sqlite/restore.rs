@@ -394,6 +394,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Returns the report of a restore that has not begun.
+    fn report(&self, dry_run: bool) -> RestoreReport {
+        let id = self.snapshot.manifest().id.to_string();
+        RestoreReport::new(id, self.target.display().to_string(), self.mode.name(), dry_run)
+    }
+}
+
 impl RestorePlan for Plan {
     fn question(&self) -> Option<String> {
         let target = one_line(&self.target.display().to_string());
@@ -407,27 +415,27 @@ impl RestorePlan for Plan {
         Some(format!("Replace {what} {target} with {} ({age}, {} rows)?", manifest.id, manifest.rows))
     }
 
+    fn preview(&self) -> Result<RestoreReport> {
+        let chosen = self.choose_tables()?;
+        if self.mode == Mode::Tables {
+            self.require_tables(&chosen)?;
+        }
+        let restored = |table: &&Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false };
+        let tables = chosen.iter().map(restored).collect();
+        Ok(RestoreReport { tables, ..self.report(true) })
+    }
+
     fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
+        if self.settings.dry_run {
+            return self.preview();
+        }
         let clock = Instant::now();
-        let manifest = self.snapshot.manifest();
         let stamp = Utc::now().format("%Y%m%dT%H%M%S%3fZ").to_string();
         let chosen = self.choose_tables()?;
         if self.mode == Mode::Tables {
             self.require_tables(&chosen)?;
         }
-        let mut report = RestoreReport::new(
-            manifest.id.to_string(),
-            self.target.display().to_string(),
-            self.mode.name(),
-            self.settings.dry_run,
-        );
-        if self.settings.dry_run {
-            report.tables = chosen
-                .iter()
-                .map(|table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: false })
-                .collect();
-            return Ok(report);
-        }
+        let mut report = self.report(false);
         let mut times = Times::default();
         let checks = match self.mode {
             Mode::Create => self.create(&stamp, &mut report, &mut times)?,

@@ -103,7 +103,7 @@ fn list_show_check_and_doctor_call_it_out() {
     let planted = plant(&app, &["snapshot"]);
     let run = app.sandbox.ok(&["list"]);
     let line = |id: &str| run.stdout().lines().find(|line| line.contains(id)).unwrap().to_owned();
-    assert!(line(&own).contains("full, age") && !line(&own).contains("NOT-TRUSTED"), "{}", run.transcript());
+    assert!(line(&own).contains("encrypted") && !line(&own).contains("NOT-TRUSTED"), "{}", run.transcript());
     assert!(!line(&planted).contains("age") && line(&planted).contains("NOT-TRUSTED"), "{}", run.transcript());
     let listed = app.sandbox.json(&["list"]);
     assert_eq!(listed["snapshots"][0]["encrypted"], false);

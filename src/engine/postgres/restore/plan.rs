@@ -383,6 +383,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Returns the report of a restore that has not begun.
+    fn report(&self, dry_run: bool) -> RestoreReport {
+        let id = self.snapshot.manifest().id.to_string();
+        RestoreReport::new(id, self.params.shown(), self.mode.name(), dry_run)
+    }
+}
+
 impl RestorePlan for Plan {
     fn question(&self) -> Option<String> {
         let manifest = self.snapshot.manifest();
@@ -412,29 +420,29 @@ impl RestorePlan for Plan {
         }
     }
 
-    fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
-        let clock = Instant::now();
-        let mut report = RestoreReport::new(
-            self.snapshot.manifest().id.to_string(),
-            self.params.shown(),
-            self.mode.name(),
-            self.settings.dry_run,
-        );
-        if self.settings.dry_run {
-            // The number of rows in the window is known only when they are read.
-            let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
-            let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
-            report.tables = self.tables().into_iter().map(restored).collect();
-            report.window = self.window.as_ref().map(Window::shown);
-            if !self.new_roles.is_empty() && self.creates_objects() {
-                let names: Vec<String> = self.new_roles.iter().map(|name| one_line(name)).collect();
-                report.notes.push(format!("the roles {} would be made, which cannot log in", names.join(", ")));
-            }
-            if self.mode == Mode::Swap {
-                report.notes.extend(self.in_use.warnings_about_swap(&self.items));
-            }
-            return Ok(report);
+    fn preview(&self) -> Result<RestoreReport> {
+        let mut report = self.report(true);
+        // The number of rows in the window is known only when they are read.
+        let rows = |table: &Table| if self.window.is_some() { None } else { table.rows };
+        let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: rows(table), ok: false };
+        report.tables = self.tables().into_iter().map(restored).collect();
+        report.window = self.window.as_ref().map(Window::shown);
+        if !self.new_roles.is_empty() && self.creates_objects() {
+            let names: Vec<String> = self.new_roles.iter().map(|name| one_line(name)).collect();
+            report.notes.push(format!("the roles {} would be made, which cannot log in", names.join(", ")));
         }
+        if self.mode == Mode::Swap {
+            report.notes.extend(self.in_use.warnings_about_swap(&self.items));
+        }
+        Ok(report)
+    }
+
+    fn run(&self, caller: &dyn RestoreCaller) -> Result<RestoreReport> {
+        if self.settings.dry_run {
+            return self.preview();
+        }
+        let clock = Instant::now();
+        let mut report = self.report(false);
         self.restore_with_roles(&mut report, caller)?;
         if report.tables.is_empty() {
             let restored = |table: &Table| RestoredTable { name: table.name.clone(), rows: table.rows, ok: true };
