@@ -15,39 +15,57 @@ pub(super) struct TableRows {
     /// The number of those that the run has written, and that nobody has changed since. All of them, if the server cannot say
     /// it of this table.
     pub own: u64,
-    /// Their digest (see [`Made::rows_digest`]).
+    /// What [`Made::rows_digest`] has if these are the rows that were loaded: the digest of a hypertable's, or [`OWN`].
     pub digest: String,
+}
+
+/// In place of a digest: the server can say which rows the run has written.
+const OWN: &str = "own";
+
+impl TableRows {
+    /// Returns true if these are the rows that were loaded, and no others. `noted` is the table's [`Made::rows_digest`].
+    pub(super) fn are_as_loaded(&self, noted: Option<&str>) -> bool {
+        self.own == self.rows && noted.is_none_or(|noted| noted == self.digest)
+    }
 }
 
 /// Reads all rows of a table that the run has created or filled.
 pub(super) fn rows_now(session: &mut Session, plan: &str, table: &Made) -> Result<TableRows> {
-    let has_xmin = has_xmin(session, table)?;
-    let id = if has_xmin { "lifeboat_row.xmin" } else { "NULL" };
+    let (mut digest, mut has_xmin) = (OWN.to_owned(), true);
+    if let Some(is_compressed) = hypertable(session, table)? {
+        has_xmin = !is_compressed;
+        let row = session.row(&format!(
+            "SELECT coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text AS digest
+               FROM {} lifeboat_row",
+            table.quoted()
+        ))?;
+        digest = row.text("digest")?.to_owned();
+    }
+    let id = if has_xmin { "lifeboat_row.xmin" } else { "NULL::xid" };
     let row = session.row(&format!(
-        "SELECT count(*) AS rows, count(lifeboat_own.id) AS own,
-                coalesce(pg_catalog.sum(pg_catalog.hashtextextended(lifeboat_row::text COLLATE \"C\", 0)), 0)::text AS digest
-           FROM {} lifeboat_row
-           LEFT JOIN (SELECT DISTINCT t.xmin AS id FROM {SCHEMA}.transactions t WHERE t.plan = {}) lifeboat_own
-             ON lifeboat_own.id = {id}",
-        table.quoted(),
-        literal(plan)
+        "SELECT coalesce(pg_catalog.sum(x.rows), 0) AS rows, coalesce(pg_catalog.sum(x.rows) FILTER (WHERE x.id IN (
+                    SELECT t.xmin FROM {SCHEMA}.transactions t WHERE t.plan = {})), 0) AS own
+           FROM (SELECT {id} AS id, count(*) AS rows FROM {} lifeboat_row GROUP BY 1) x",
+        literal(plan),
+        table.quoted()
     ))?;
-    let (rows, own, digest) = (row.number("rows")?, row.number("own")?, row.text("digest")?.to_owned());
+    let (rows, own) = (row.number("rows")?, row.number("own")?);
     Ok(TableRows { rows, own: if has_xmin { own } else { rows }, digest })
 }
 
-/// Returns true if the rows of a table have an `xmin`. Those of a hypertable have none after they are compressed.
-fn has_xmin(session: &mut Session, table: &Made) -> Result<bool> {
+/// Returns true if a table is a hypertable whose rows are compressed at some time, which then have no `xmin`, false if it is
+/// another hypertable, and `None` if it is an ordinary table.
+fn hypertable(session: &mut Session, table: &Made) -> Result<Option<bool>> {
     if existing::timescale(session)?.is_none() {
-        return Ok(true);
+        return Ok(None);
     }
-    let row = session.row(&format!(
-        "SELECT NOT EXISTS (SELECT FROM timescaledb_information.hypertables
-                             WHERE hypertable_schema = {} AND hypertable_name = {} AND compression_enabled) AS has_xmin",
+    let rows = session.rows(&format!(
+        "SELECT compression_enabled FROM timescaledb_information.hypertables
+          WHERE hypertable_schema = {} AND hypertable_name = {}",
         literal(&table.schema),
         literal(&table.name)
     ))?;
-    row.flag("has_xmin")
+    rows.first().map(|row| row.flag("compression_enabled")).transpose()
 }
 
 /// Fails if rows that were loaded are gone or were changed. Notes the digests of the tables if `is_complete` is set: all rows

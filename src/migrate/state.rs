@@ -127,7 +127,8 @@ pub(crate) struct Made {
     pub name: String,
     /// Its OID.
     pub oid: u32,
-    /// The digest of a table's rows when all were loaded, independent of their order; `None` if the run did not get that far.
+    /// The digest of a hypertable's rows when all were loaded, independent of their order, or `own` for an ordinary table,
+    /// where the `xmin` of a row shows who has written it; `None` if the run did not get that far.
     pub rows_digest: Option<String>,
 }
 

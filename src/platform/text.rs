@@ -157,7 +157,8 @@ impl Plain {
 fn layout(headings: &[&str], rows: &[Vec<String>], last: Option<usize>) -> Plain {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_truncation_indicator("…");
+    // A text is cut after any character, and not at a space.
+    table.set_truncation_indicator("…").set_delimiter('\0');
     let mut header = Row::from(headings.iter().map(|heading| heading.trim_start_matches('>')));
     table.set_header(std::mem::take(header.max_height(1)));
     for row in rows {
