@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(within(Some(20)), "ID  AGE  NOTES\na1   5m  nightly, b…\n");
         assert_eq!(within(Some(10)), "ID  NOTES\na1  night…\n");
         assert_eq!(
-            table_within(&["ID", ">AGE"], &[vec!["abc".into(), "12345".into()]], Some(9), &[]),
+            table_within(&["ID", ">AGE"], &[vec!["abc".into(), "12345".into()]], Some(10), &[]),
             "ID     AGE\nabc  12345\n"
         );
     }
