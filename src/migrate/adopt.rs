@@ -107,12 +107,23 @@ fn adopt(
     let uniques = uniques.map(|(name, columns)| UniquePlan { name: name.clone(), columns: columns.clone() }).collect();
     let own: Vec<&ExistingColumn> =
         table.columns.iter().filter(|column| !is_loaded(&column.name) && !column.is_generated).collect();
+    note_others(&mut adopted, table, &own);
+    adopted.plan.uniques = uniques;
+    adopted
+}
+
+/// Adds what columns that the file does not have, rules and triggers mean for a load.
+fn note_others(adopted: &mut Proposal, table: &ExistingTable, own: &[&ExistingColumn]) {
     for column in own.iter().filter(|column| column.not_null && !column.has_default) {
         let name = ident(&column.name);
+        // A trigger may fill it, as the trial of the first row shows.
+        if table.fills_rows {
+            continue;
+        }
         adopted.conflicts.push(format!(
             "its column {name} is NOT NULL without a default, and the file has no such column: ALTER TABLE {} ALTER \
              COLUMN {name} SET DEFAULT ..., or DROP NOT NULL",
-            qualified(schema, &table.name)
+            qualified(&adopted.plan.schema, &table.name)
         ));
     }
     for sequence in own.iter().filter_map(|column| column.sequence.as_ref()).filter(|sequence| !sequence.may_be_used) {
@@ -125,7 +136,7 @@ fn adopt(
         let rules: Vec<String> = table.rules.iter().map(|rule| ident(rule)).collect();
         adopted.conflicts.push(format!(
             "its rules for INSERT change what is loaded: ALTER TABLE {} DISABLE RULE {}, and enable it after the migration",
-            qualified(schema, &table.name),
+            qualified(&adopted.plan.schema, &table.name),
             one_line(&rules.join(", "))
         ));
     }
@@ -138,8 +149,6 @@ fn adopt(
             .notes
             .push(format!("triggers that fire for every loaded row: {}", one_line(&table.triggers.join(", "))));
     }
-    adopted.plan.uniques = uniques;
-    adopted
 }
 
 fn adopt_column(

@@ -17,12 +17,15 @@ pub(crate) struct Changes {
     pub skipped: bool,
     /// It is a time with digits beyond microseconds.
     pub finer: bool,
+    /// It is a time in a leap second, such as 23:59:60.
+    pub leap: bool,
     /// It is JSON with an object that has a key more than once.
     pub repeats: bool,
 }
 
 /// The number of values of a column that change, by the way in which they change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct ChangeCounts {
     /// See [`Changes::twice`].
     pub twice: u64,
@@ -30,6 +33,8 @@ pub(crate) struct ChangeCounts {
     pub skipped: u64,
     /// See [`Changes::finer`].
     pub finer: u64,
+    /// See [`Changes::leap`].
+    pub leap: u64,
     /// See [`Changes::repeats`].
     pub repeats: u64,
 }
@@ -48,6 +53,7 @@ impl ChangeCounts {
         self.twice += u64::from(changes.twice);
         self.skipped += u64::from(changes.skipped);
         self.finer += u64::from(changes.finer);
+        self.leap += u64::from(changes.leap);
         self.repeats += u64::from(changes.repeats);
     }
 
@@ -56,6 +62,7 @@ impl ChangeCounts {
         self.twice += other.twice;
         self.skipped += other.skipped;
         self.finer += other.finer;
+        self.leap += other.leap;
         self.repeats += other.repeats;
     }
 
@@ -70,12 +77,14 @@ impl ChangeCounts {
             "local times do not exist, because clocks in {zone} are put forward: they are read with the offset after the change"
         );
         let finer = "times have digits beyond microseconds, which are cut off".to_owned();
+        let leap = "times are in a leap second (:60), which PostgreSQL does not have: they become the last microsecond before it";
         let repeats = "JSON values have an object with the same key twice: jsonb keeps only the last value of that key, \
                        the type json keeps both";
         [
             (self.twice, Changes { twice: true, ..none }, twice),
             (self.skipped, Changes { skipped: true, ..none }, skipped),
             (self.finer, Changes { finer: true, ..none }, finer),
+            (self.leap, Changes { leap: true, ..none }, leap.to_owned()),
             (self.repeats, Changes { repeats: true, ..none }, repeats.to_owned()),
         ]
         .into_iter()

@@ -256,7 +256,7 @@ impl Converter {
             },
             _ => (false, false),
         };
-        Ok((reading.form, Changes { twice, skipped, finer: self.is_finer(cell, &reading), repeats: false }))
+        Ok((reading.form, Changes { twice, skipped, ..self.changes(cell, &reading) }))
     }
 
     /// Returns a time that the type keeps, except for digits beyond microseconds.
@@ -271,6 +271,16 @@ impl Converter {
             return Err(Reason("it has more digits than the column keeps"));
         }
         Ok(time)
+    }
+
+    /// Returns the ways in which a time changes that do not depend on the zone.
+    fn changes(&self, cell: Cell<'_>, reading: &Reading) -> Changes {
+        /// The end of a second, as which a leap second is read.
+        const END: u32 = 999_999_999;
+        let finer = self.is_finer(cell, reading);
+        let is_text = matches!(reading.form, Form::Local | Form::Offset);
+        let leap = is_text && !finer && reading.moment.first.timestamp_subsec_nanos() == END;
+        Changes { finer, leap, ..Changes::default() }
     }
 
     /// Returns true if a time has digits beyond microseconds, which are not written.
@@ -292,7 +302,7 @@ impl Converter {
         let reading = self.reading(cell)?;
         let in_zone = || self.zone.from_utc_datetime(&reading.moment.first.naive_utc()).naive_local();
         out.local(self.kept(reading.clock.unwrap_or_else(in_zone))?);
-        Ok(Changes { finer: self.is_finer(cell, &reading), ..Changes::default() })
+        Ok(self.changes(cell, &reading))
     }
 
     /// Writes a date. A value with a time of day is refused, because the time would be lost. A value with an offset or

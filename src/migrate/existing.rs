@@ -41,6 +41,8 @@ pub(crate) struct ExistingTable {
     pub uniques: Vec<(String, Vec<String>)>,
     /// The enabled triggers of users that fire for new rows.
     pub triggers: Vec<String>,
+    /// True if one of them can change a new row before it is stored.
+    pub fills_rows: bool,
     /// The enabled rules for new rows.
     pub rules: Vec<String>,
     /// The tables of the schema of which it is a partition or an heir.
@@ -99,6 +101,8 @@ impl ExistingSchema {
                     to_json(ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t
                                    WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')
                                      AND t.tgtype & 4 <> 0 ORDER BY 1)) AS triggers,
+                    EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+                               AND t.tgenabled IN ('O', 'A') AND t.tgtype & 7 = 7) AS fills_rows,
                     to_json(ARRAY(SELECT r.rulename FROM pg_catalog.pg_rewrite r
                                    WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled IN ('O', 'A') ORDER BY 1)) AS rules,
                     to_json(ARRAY(WITH RECURSIVE above AS (
@@ -127,6 +131,7 @@ impl ExistingSchema {
                 name,
                 other_kind,
                 triggers: row.list("triggers")?,
+                fills_rows: row.flag("fills_rows")?,
                 rules: row.list("rules")?,
                 ancestors: row.list("ancestors")?,
                 lacking: row.list("lacking")?,

@@ -9,8 +9,9 @@ use super::changes::{ChangeCounts, Changes};
 use super::convert::{Converter, Kind, Limits};
 use super::index_row::{self, IndexRow};
 use super::output::Text;
+use super::translate;
 use crate::engine::rules::moment::Form;
-use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
+use crate::engine::sqlite::schema::{ColumnFacts, IndexFacts, TableFacts};
 use crate::engine::sqlite::values::{Cell, Reader, TableRows};
 use crate::platform::error::{Result, one_line};
 use crate::platform::interrupt;
@@ -34,6 +35,8 @@ pub(crate) struct TableProfile {
 pub(crate) struct LongRows {
     /// The numbers of the index's columns.
     pub columns: Vec<usize>,
+    /// The condition of a partial index, in SQLite's SQL.
+    pub condition: Option<String>,
     /// The number of rows that are too long.
     pub rows: u64,
     /// The rowid of the longest row.
@@ -128,6 +131,10 @@ pub(crate) struct Trial {
     /// Some of the values that change, each with its change.
     pub changed: Vec<(Changes, Example)>,
     converter: Converter,
+    /// True if it is the type of an existing column, which is tried to the end.
+    is_target: bool,
+    /// The change of the present row's value in an existing column.
+    pending: Option<(Changes, Example)>,
 }
 
 /// A value that does not fit.
@@ -190,6 +197,10 @@ pub(crate) fn profile(
             column.add(rows.cell(place)?, rowid, &mut scratch);
             fits &= before == column.unfit();
         }
+        // The values of a row that is rejected do not change.
+        for column in &mut columns {
+            column.settle(fits);
+        }
         unfit += u64::from(!fits);
         for index in &mut long_rows {
             index.add(&rows, rowid)?;
@@ -205,24 +216,46 @@ pub(crate) fn profile(
         column.hashes = HashSet::new();
     }
     long_rows.retain(|index| index.rows > 0);
+    for index in &mut long_rows {
+        if let Some(condition) = index.condition.clone() {
+            index.read_again(reader, table, &condition)?;
+        }
+    }
+    long_rows.retain(|index| index.rows > 0);
     Ok(TableProfile { rows: count, unfit, columns, long_rows })
 }
 
-/// Returns the sets of columns on which the table has a key or an index without expressions.
+/// Returns the sets of columns on which the table has a key or an index without expressions, each with the condition of a
+/// partial index.
 fn indexed_columns(table: &TableFacts) -> Vec<LongRows> {
     let place = |name: &str| table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name));
     let primary: Option<Vec<usize>> = table.primary_key().iter().map(|column| place(&column.name)).collect();
     let indexes = table.indexes.iter();
-    let mut sets: Vec<Vec<usize>> =
-        indexes.filter_map(|index| index.columns.iter().map(|(name, _)| place(name.as_deref()?)).collect()).collect();
-    sets.extend(primary.filter(|columns| !columns.is_empty()));
+    let set = |index: &IndexFacts| -> Option<(Vec<usize>, Option<String>)> {
+        let columns = index.columns.iter().map(|(name, _)| place(name.as_deref()?)).collect::<Option<_>>()?;
+        Some((columns, translate::condition_of(index)))
+    };
+    let mut sets: Vec<(Vec<usize>, Option<String>)> = indexes.filter_map(set).collect();
+    sets.extend(primary.filter(|columns| !columns.is_empty()).map(|columns| (columns, None)));
     sets.sort();
     sets.dedup();
-    let none = |columns| LongRows { columns, rows: 0, rowid: None, bytes: 0, longest: (0, 0) };
+    let none = |(columns, condition)| LongRows { columns, condition, rows: 0, rowid: None, bytes: 0, longest: (0, 0) };
     sets.into_iter().map(none).collect()
 }
 
 impl LongRows {
+    /// Counts the rows again, but only those that fulfil the condition. Without a function that the condition calls, all rows
+    /// count.
+    fn read_again(&mut self, reader: &Reader, table: &TableFacts, condition: &str) -> Result<()> {
+        let Ok(mut rows) = reader.rows_where(table, condition) else { return Ok(()) };
+        (self.rows, self.rowid, self.bytes, self.longest) = (0, None, 0, (0, 0));
+        while rows.step()? {
+            interrupt::check()?;
+            self.add(&rows, rows.rowid()?)?;
+        }
+        Ok(())
+    }
+
     fn add(&mut self, row: &TableRows<'_>, rowid: Option<i64>) -> Result<()> {
         let mut lengths = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
@@ -270,6 +303,8 @@ impl ColumnProfile {
             changes: ChangeCounts::default(),
             changed: Vec::new(),
             converter: Converter::of(kind, zone).within(limits(kind)),
+            is_target: target.is_some_and(|target| target.kind == kind),
+            pending: None,
         };
         ColumnProfile {
             nulls: 0,
@@ -388,6 +423,15 @@ impl ColumnProfile {
         }
     }
 
+    /// Counts the change of the present row's value if the row fits.
+    fn settle(&mut self, fits: bool) {
+        for trial in &mut self.trials {
+            if let Some((changes, example)) = trial.pending.take().filter(|_| fits) {
+                trial.count(changes, example);
+            }
+        }
+    }
+
     fn count_distinct(&mut self, bytes: &[u8]) {
         if (self.hashes.len() as u64) < DISTINCT {
             self.hashes.insert(xxh3_64(bytes));
@@ -456,13 +500,22 @@ impl Trial {
     }
 
     fn is_ruled_out(&self) -> bool {
-        self.failures > MAX_FAILURES && self.failures > self.fits
+        !self.is_target && self.failures > MAX_FAILURES && self.failures > self.fits
     }
 
     fn change(&mut self, cell: Cell<'_>, rowid: Option<i64>, changes: Changes) {
+        let example = Example { rowid, value: shown(cell), reason: "" };
+        if self.is_target {
+            self.pending = Some((changes, example));
+        } else {
+            self.count(changes, example);
+        }
+    }
+
+    fn count(&mut self, changes: Changes, example: Example) {
         self.changes.add(changes);
         if self.changed.iter().filter(|(other, _)| *other == changes).count() < EXAMPLES {
-            self.changed.push((changes, Example { rowid, value: shown(cell), reason: "" }));
+            self.changed.push((changes, example));
         }
     }
 

@@ -259,7 +259,7 @@ impl<'a> Draft<'a> {
             self.proposal.rejected += nulls;
         }
         let table = self.proposal.plan.name.clone();
-        match self.long_rows(&key) {
+        match self.long_rows(&key, None) {
             Some(long) => {
                 let name = names.take(&table, &format!("{table}_key"));
                 self.index_by_digest(name, "the primary key", key, &long);
@@ -270,7 +270,7 @@ impl<'a> Draft<'a> {
             let columns: Option<Vec<String>> =
                 index.columns.iter().map(|(name, _)| self.target(name.as_deref()?)).collect();
             match columns {
-                Some(columns) if let Some(long) = self.long_rows(&columns) => {
+                Some(columns) if let Some(long) = self.long_rows(&columns, None) => {
                     let name = names.take(&table, &format!("{table}_{}_key", columns.join("_")));
                     self.index_by_digest(name, "a UNIQUE constraint", columns, &long);
                 }
@@ -286,13 +286,18 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns the rows that are too long for a btree index on columns of the target.
-    fn long_rows(&self, columns: &[String]) -> Option<LongRows> {
+    /// Returns the rows that are too long for a btree index on columns of the target; of a partial index, those that fulfil
+    /// its condition.
+    fn long_rows(&self, columns: &[String], condition: Option<&str>) -> Option<LongRows> {
         let place = |name: &String| self.proposal.plan.columns.iter().position(|column| column.target_name() == name);
         let places: Vec<usize> = columns.iter().map(place).collect::<Option<_>>()?;
         let has_values =
             |place: &usize| matches!(self.kinds[*place], Kind::Text | Kind::Bytes | Kind::Jsonb | Kind::Json);
-        let found = self.profile.long_rows.iter().find(|long| long.columns == places)?;
+        let found = self
+            .profile
+            .long_rows
+            .iter()
+            .find(|long| long.columns == places && long.condition.as_deref() == condition)?;
         has_values(&found.longest.0).then(|| found.clone())
     }
 
@@ -384,10 +389,11 @@ impl<'a> Draft<'a> {
                     .push(format!("the index {} is not carried over: it uses an expression", one_line(&index.name)));
                 continue;
             };
-            let condition = match index.sql.as_deref().filter(|_| index.partial).and_then(translate::index_condition) {
+            let in_file = translate::condition_of(index);
+            let condition = match &in_file {
                 None if index.partial => Err("its condition cannot be found".to_owned()),
                 None => Ok(None),
-                Some(condition) => translate::condition(&condition, &self.condition_columns()).map(Some),
+                Some(condition) => translate::condition(condition, &self.condition_columns()).map(Some),
             };
             match condition {
                 Ok(condition) => {
@@ -395,7 +401,8 @@ impl<'a> Draft<'a> {
                     let descending = columns.iter().filter(|(_, down)| *down).map(|(name, _)| name.clone()).collect();
                     let columns = columns.into_iter().map(|(name, _)| name).collect();
                     let (unique, rest) = (index.unique, IndexPlan::default());
-                    self.add_index(IndexPlan { name, descending, columns, condition, unique, ..rest });
+                    let index = IndexPlan { name, descending, columns, condition, unique, ..rest };
+                    self.add_index(index, in_file.as_deref());
                 }
                 Err(why) => {
                     self.proposal.notes.push(format!("the index {} is not carried over: {why}", one_line(&index.name)));
@@ -404,9 +411,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Proposes an index. If a btree index cannot hold its rows, it is replaced, or left out.
-    fn add_index(&mut self, mut index: IndexPlan) {
-        let Some(long) = self.long_rows(&index.columns) else {
+    /// Proposes an index, which has this condition in the file. If a btree index cannot hold its rows, it is replaced, or left
+    /// out.
+    fn add_index(&mut self, mut index: IndexPlan, in_file: Option<&str>) {
+        let Some(long) = self.long_rows(&index.columns, in_file) else {
             self.proposal.plan.indexes.push(index);
             return;
         };

@@ -141,6 +141,11 @@ impl Rehearsal<'_> {
         self.session.execute("ROLLBACK TO SAVEPOINT lifeboat_row; RELEASE SAVEPOINT lifeboat_row")?;
         let message = match tried {
             Ok(0) => "a trigger leaves out its first row: disable it during the run".to_owned(),
+            // The values of a file that are NULL are refused before.
+            Err(error) if sqlstate(&error).as_deref() == Some("23502") => format!(
+                "its first row is refused ({}), and no trigger fills the column: give it a default, or drop NOT NULL",
+                error.full_message()
+            ),
             Err(error) if !is_row_error(&error) => {
                 format!("a trigger refuses its first row ({}): disable it during the run", error.full_message())
             }

@@ -18,7 +18,7 @@ use super::plan::{Plan, TablePlan};
 use super::profile;
 use super::retry;
 use super::state::{self, Chunk, ChunkDone, PlanState, SourceState};
-use super::steps::Steps;
+use super::steps::{self, Steps};
 use crate::engine::postgres::Params;
 use crate::engine::postgres::wire::session::{self, Session};
 use crate::engine::postgres::wire::settings;
@@ -130,6 +130,7 @@ impl Job<'_> {
         steps.policies(session)?;
         let mut steps = state::steps(session, &self.plan.id)?;
         outcome.missing_keys = keys::missing(&mut steps);
+        outcome.missing_keys.extend(steps::missing_keys(self.plan, &mut steps));
         let steps = steps.into_iter().map(|(name, step)| (name, step.note)).collect();
         outcome.notes = changes::notes_of_steps(self.plan, steps);
         outcome.unexpected = state::unexpected_rejects(session, self.plan)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::load::Sink;
 use super::parallel::{first, run_in_parallel};
 use super::plan::{IndexPlan, Plan, TablePlan};
-use super::state::{self, Step};
+use super::state::{self, Step, Unexpected};
 use super::{ddl, existing};
 use crate::engine::postgres::schema::quote::{ident, literal};
 use crate::engine::postgres::wire::session::{self, Session};
@@ -35,7 +35,8 @@ fn key_step(table: &TablePlan, name: &str) -> String {
     format!("key {} {}", ddl::target(table), ident(name))
 }
 
-fn index_step(table: &TablePlan, index: &IndexPlan) -> String {
+/// Returns the name of the step that creates an index.
+pub(super) fn index_step(table: &TablePlan, index: &IndexPlan) -> String {
     format!("index {} {}", ddl::target(table), ident(&index.name))
 }
 
@@ -76,6 +77,19 @@ impl IndexTask {
 fn is_permanent(error: &Error) -> bool {
     let transient_classes = ["08", "25", "40", "53", "55", "57", "58", "XX"];
     session::sqlstate(error).is_some_and(|state| !transient_classes.iter().any(|class| state.starts_with(class)))
+}
+
+/// Takes the notes about unique keys that could not be created out of the steps: their values are too long for an index.
+pub(super) fn missing_keys(plan: &Plan, steps: &mut BTreeMap<String, Step>) -> Vec<Unexpected> {
+    let mut found = Vec::new();
+    for table in &plan.tables {
+        let keys = unique_keys(table).into_iter().map(|(name, ..)| key_step(table, &name));
+        let keys = keys.flat_map(|step| [format!("index of {step}"), step]);
+        let indexes = table.indexes.iter().filter(|index| index.unique).map(|index| index_step(table, index));
+        let notes = keys.chain(indexes).filter_map(|step| steps.get_mut(&step)?.note.take());
+        found.extend(notes.map(|message| Unexpected { table: table.shown_target(), message }));
+    }
+    found
 }
 
 /// The steps after loading, each of which is done once.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::convert::Kind;
 use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::sqlite::schema::IndexFacts;
 
 /// A token of SQL.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,8 +109,13 @@ pub(super) fn checks(sql: &str) -> Vec<String> {
     found
 }
 
+/// Returns the condition of a partial index, in SQLite's SQL, if it can be found.
+pub(super) fn condition_of(index: &IndexFacts) -> Option<String> {
+    index.sql.as_deref().filter(|_| index.partial).and_then(index_condition)
+}
+
 /// Returns the WHERE condition of a CREATE INDEX, if any.
-pub(super) fn index_condition(sql: &str) -> Option<String> {
+fn index_condition(sql: &str) -> Option<String> {
     let tokens = tokens(sql);
     let mut depth = 0;
     for (at, token) in &tokens {

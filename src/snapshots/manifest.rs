@@ -118,6 +118,9 @@ pub struct Table {
     pub columns: Vec<Column>,
 }
 
+/// The schema of the notes that `migrate` makes in its target.
+pub const MIGRATION_NOTES: &str = "lifeboat_migrate";
+
 /// Returns true if a table, named with its schema, holds the notes that `migrate` makes in its target. They come with a
 /// migration and go with its rollback, so no comparison takes them for data.
 #[must_use]

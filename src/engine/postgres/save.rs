@@ -27,7 +27,9 @@ use crate::platform::entries::EntryWriter;
 use crate::platform::error::{Error, Result, one_line};
 use crate::platform::progress::Progress;
 use crate::platform::{json, text};
-use crate::snapshots::manifest::{Column, GeneratedDigest, LargeObjectFacts, Origin, PostgresFacts, Relation, Table};
+use crate::snapshots::manifest::{
+    Column, GeneratedDigest, LargeObjectFacts, MIGRATION_NOTES, Origin, PostgresFacts, Relation, Table,
+};
 
 /// The entry in `left_out` of a snapshot without large objects.
 pub(super) const LARGE_OBJECTS: &str = "large objects";
@@ -269,12 +271,14 @@ fn objects_json(items: &[Item]) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Returns the digest of a schema: equal for two schemas that are created by the same statements.
+/// Returns the digest of a schema: equal for two schemas that are created by the same statements. The notes of a migration
+/// are left out, as they are when rows are compared.
 pub(super) fn schema_digest(items: &[Item]) -> RowDigest {
     let mut digest = RowDigest::default();
     // These items change as rows do: the list of compressed chunks, and the state of a continuous aggregate.
     let is_state = |item: &&Item| matches!(item.kind, Kind::AggregateRows | Kind::CompressedChunks);
-    for item in items.iter().filter(|item| !is_state(item) && !item.provided) {
+    let is_note = |item: &&Item| item.schema.as_deref().unwrap_or(&item.name) == MIGRATION_NOTES;
+    for item in items.iter().filter(|item| !is_state(item) && !item.provided && !is_note(item)) {
         let statements = [&item.create, &item.set_owner, &item.comments, &item.grants];
         let text = serde_json::to_vec(&(item.kind, &item.schema, &item.name, statements));
         digest.add(&text.expect("an item has only string keys"));

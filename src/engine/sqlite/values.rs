@@ -59,13 +59,24 @@ impl Reader {
 
     /// Reads a table: all rows, or the rows in a range.
     pub(crate) fn rows(&self, table: &TableFacts, range: Option<Range>) -> Result<TableRows<'_>> {
+        let condition = range.zip(table.rowid);
+        let condition = condition.map(|(range, rowid)| format!("{rowid} BETWEEN {} AND {}", range.first, range.last));
+        self.select(table, condition.as_deref())
+    }
+
+    /// Reads the rows of a table that fulfil a condition of its schema, such as that of a partial index.
+    pub(crate) fn rows_where(&self, table: &TableFacts, condition: &str) -> Result<TableRows<'_>> {
+        self.select(table, Some(condition))
+    }
+
+    fn select(&self, table: &TableFacts, condition: Option<&str>) -> Result<TableRows<'_>> {
         let own = table.columns.iter().filter(|column| !column.generated);
         let generated = table.columns.iter().filter(|column| column.generated);
         let order: Vec<&str> = own.clone().chain(generated).map(|column| column.name.as_str()).collect();
         // The name of the rowid needs no quotes, but may have them.
         let mut sql = survey::select(order.iter().copied().chain(table.rowid), &table.name, "table");
-        if let (Some(range), Some(rowid)) = (range, table.rowid) {
-            sql.extend(format!(" WHERE {rowid} BETWEEN {} AND {}", range.first, range.last).bytes());
+        if let Some(condition) = condition {
+            sql.extend(format!(" WHERE {condition}").bytes());
         }
         let cells = table.columns.iter().map(|column| {
             let place = order.iter().position(|name| *name == column.name);

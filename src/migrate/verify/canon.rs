@@ -87,7 +87,7 @@ impl Column {
             }
             Kind::Local => {
                 let time = self.time(cell, text)?;
-                self.count(Changes { finer: time.changes.finer, ..Changes::default() });
+                self.count(Changes { twice: false, skipped: false, ..time.changes });
                 micros(time.local)?
             }
             Kind::Date => {

@@ -7,8 +7,8 @@ use super::Difference;
 use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::Session;
 use crate::migrate::existing::{self, TYPE_OF_COLUMN, timescale};
-use crate::migrate::plan::{Plan, TablePlan};
-use crate::migrate::{ddl, state};
+use crate::migrate::plan::{IndexPlan, Plan, TablePlan};
+use crate::migrate::{ddl, state, steps};
 use crate::platform::error::{Result, one_line};
 
 /// Returns the differences between a table and its plan. Appends remarks that are not differences to `notes`.
@@ -36,8 +36,19 @@ pub(super) fn compare(
         return Ok(found);
     }
     nullable.into_iter().for_each(&mut add);
+    let noted = state::steps(session, &plan.id)?;
     keys(session, table, &name, &mut add)?;
-    indexes(session, table, &name, &mut add)?;
+    // The run has said that such an index, which only makes queries faster, could not be created.
+    let is_noted = |index: &IndexPlan| {
+        !index.unique && noted.get(&steps::index_step(table, index)).is_some_and(|step| step.note.is_some())
+    };
+    for index in indexes(session, table, &name, &mut add)? {
+        let message = format!("{shown} has no index {}", one_line(&index.name));
+        match is_noted(index) {
+            true => notes.push(format!("{message}, as the run has noted")),
+            false => add(message),
+        }
+    }
     foreign_keys(session, table, &name, &mut add, notes)?;
     if let Some(hypertable) = &table.hypertable {
         let is_hypertable = match timescale(session)? {
@@ -59,8 +70,14 @@ pub(super) fn compare(
     Ok(found)
 }
 
-fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn FnMut(String)) -> Result<()> {
-    let shown = table.shown_target();
+/// Compares the indexes that exist, and returns those that do not.
+fn indexes<'a>(
+    session: &mut Session,
+    table: &'a TablePlan,
+    name: &str,
+    add: &mut dyn FnMut(String),
+) -> Result<Vec<&'a IndexPlan>> {
+    let (shown, mut missing) = (table.shown_target(), Vec::new());
     for index in &table.indexes {
         let path = literal(&format!("{}.{}", ident(&table.schema), ident(&index.name)));
         let rows = session.rows(&format!(
@@ -74,7 +91,7 @@ fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
         ))?;
         let index_name = one_line(&index.name);
         let Some(row) = rows.first() else {
-            add(format!("{shown} has no index {index_name}"));
+            missing.push(index);
             continue;
         };
         if !row.flag("valid")? {
@@ -90,7 +107,7 @@ fn indexes(session: &mut Session, table: &TablePlan, name: &str, add: &mut dyn F
             add(format!("the index {index_name} of {shown} differs from the plan"));
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 /// Compares the columns. Appends those that allow NULL, but should not, to `nullable`.

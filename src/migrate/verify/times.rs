@@ -250,8 +250,9 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
             rest = &fraction[count..];
         }
     }
-    if second == 60 {
-        (second, micros) = (59, 999_999);
+    let is_leap = second == 60;
+    if is_leap {
+        (second, micros, is_finer) = (59, 999_999, false);
     }
     if (hour, minute, second, micros) == (24, 0, 0, 0) {
         days += 1;
@@ -260,7 +261,7 @@ fn written<'a>(text: &'a str, zone: Tz) -> Option<Time> {
     }
     let clock = hour % 24 * 3600 + minute * 60 + second;
     let time = time(days, clock, micros, offset(rest)?, zone, false)?;
-    Some(Time { changes: Changes { finer: is_finer, ..time.changes }, ..time })
+    Some(Time { changes: Changes { finer: is_finer, leap: is_leap, ..time.changes }, ..time })
 }
 
 /// Parses the offset at the end of a text, in seconds. Returns `Some(None)` if there is none, and `None` if the text is

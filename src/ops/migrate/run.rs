@@ -54,7 +54,8 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
             sources
         }
     };
-    let collisions = count_collisions(&plan, &inputs)?;
+    // Once the plan has begun, its rejected rows are counted instead.
+    let collisions = if noted.is_none() { count_collisions(&plan, &inputs)? } else { Vec::new() };
     collisions.iter().for_each(|sentence| tracing::warn!("{sentence}"));
     let watched: Vec<Watched> = before.into_iter().map(Before::hold).collect::<Result<_>>()?;
     let job =
@@ -82,7 +83,7 @@ pub(crate) fn run(options: &RunOptions, context: &Context) -> Result<MigrateRepo
         verdict.push_str(", MORE than the plan expects: set expected_rejects in the plan if that is right");
     }
     if !outcome.missing_keys.is_empty() {
-        verdict.push_str(&format!("; {} foreign keys were NOT created again", outcome.missing_keys.len()));
+        verdict.push_str(&format!("; {} keys were NOT created", outcome.missing_keys.len()));
     }
     verdict.push_str(&format!("; compare all rows with 'lifeboat migrate verify {}'", shown(&options.plan)));
     Ok(MigrateReport {

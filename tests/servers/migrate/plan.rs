@@ -311,3 +311,81 @@ fn sequences_of_defaults_are_moved_and_unusual_names_are_told_apart() {
     let verified = migration.json(3, &["verify", "plan.toml"]);
     require(&verified["differences"].to_string(), &["the next number of id is already used"]);
 }
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_column_that_a_trigger_fills_needs_no_default() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE filled (id INTEGER PRIMARY KEY); INSERT INTO filled VALUES (1);
+         CREATE TABLE empty (id INTEGER PRIMARY KEY); INSERT INTO empty VALUES (1);",
+    );
+    migration.target.psql(
+        "CREATE SCHEMA app; SET search_path = app; CREATE TABLE filled (id bigint PRIMARY KEY, must text NOT NULL);
+         CREATE TABLE empty (id bigint PRIMARY KEY, must text NOT NULL);
+         CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.must := 'x'; RETURN NEW; END$$;
+         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+         CREATE TRIGGER t BEFORE INSERT ON filled FOR EACH ROW EXECUTE FUNCTION fill();
+         CREATE TRIGGER t BEFORE INSERT ON empty FOR EACH ROW EXECUTE FUNCTION nothing();",
+    );
+    let url = migration.target.url();
+    let found = conflicts(&migration, &["app.db", "--to", &url]);
+    require(&found, &["app.empty: its first row is refused (null value in column \"must\"", "give it a default"]);
+    assert_eq!(found.lines().count(), 1, "{found}");
+    // The notes of a migration are not a part of the database that it fills.
+    let environment = |arguments: &[&str]| {
+        let mut command = migration.sandbox.command(arguments);
+        command.args(["--store", "store"]).env("PGPASSWORD", &migration.target.server.password);
+        migration.sandbox.finish(command)
+    };
+    migration.target.psql("ALTER TABLE app.empty ALTER must SET DEFAULT 'y'");
+    let saved = environment(&["snapshot", &url, "--json"]).code(0).json();
+    let id = saved["snapshots"][0]["id"].as_str().unwrap().to_owned();
+    std::fs::remove_file(migration.sandbox.path("plan.toml")).unwrap();
+    migration.json(0, &["plan", "app.db", "--to", &url]);
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(
+        migration.target.query("SELECT must FROM app.filled UNION SELECT must FROM app.empty ORDER BY 1"),
+        [["x"], ["y"]]
+    );
+    let compared = environment(&["diff", &id, &url, "--json"]).json();
+    assert_eq!((&compared["schema_equal"], &compared["equal"]), (&true.into(), &false.into()), "{compared}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rows_of_an_existing_table_are_counted_to_the_end_and_by_what_happens_to_them() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT, at TEXT);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO t SELECT i, 'not a number', '2026-01-01 10:00:00.1234567' FROM n;
+         UPDATE t SET n = '5' WHERE id <= 10;",
+    );
+    migration.target.psql("CREATE SCHEMA app; CREATE TABLE app.t (id bigint PRIMARY KEY, n integer, at timestamptz)");
+    let planned = migration.json(0, &["plan", "app.db", "--to", &migration.target.url()]);
+    assert_eq!(planned["tables"][0]["rejected"], 2990, "{planned}");
+    require(&planned["notes"].to_string(), &["at: 10 times have digits beyond microseconds"]);
+    let run = migration.json(0, &["run", "plan.toml"]);
+    require(&run["notes"].to_string(), &["at: 10 times have digits beyond microseconds"]);
+    migration.json(0, &["verify", "plan.toml"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_partial_index_is_judged_by_the_rows_that_it_has() {
+    let migration = Migration::new();
+    migration.file(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, kind INTEGER);
+         INSERT INTO t VALUES (1, hex(randomblob(9000)), 1), (2, 'short', 2);
+         CREATE INDEX all_rows ON t (v); CREATE INDEX some_rows ON t (v) WHERE kind = 2; CREATE INDEX long_row ON t (v) WHERE kind = 1;",
+    );
+    let text = migration.plan(&["app.db"], &[]);
+    require(&text, &["the index all_rows (v) is too long", "the index long_row (v) is too long"]);
+    require(&text, &[r#"{ name = "some_rows", columns = ["v"], where = "kind = 2" }"#]);
+    migration.json(0, &["run", "plan.toml"]);
+    migration.json(0, &["verify", "plan.toml"]);
+}

@@ -372,6 +372,8 @@ fn an_index_that_cannot_be_created_is_reported_and_the_rest_is_created() {
         assert!(notes.contains("the index app.t idx_body was not created: index row "), "{notes}");
     }
     assert!(migration.exists("app.idx_code") && migration.exists("app.t_pkey") && !migration.exists("app.idx_body"));
+    let verified = migration.json(0, &["verify", "plan.toml"]);
+    assert!(verified["notes"].to_string().contains("app.t has no index idx_body, as the run has noted"), "{verified}");
 }
 
 #[test]

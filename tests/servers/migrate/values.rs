@@ -56,7 +56,8 @@ fn local_times_that_occur_twice_or_never_are_counted() {
         "app.db",
         "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME);
          INSERT INTO t VALUES (1, '2026-10-25 02:30:00'), (2, '2026-10-25 02:59:59'), (3, '2026-03-29 02:30:00'),
-             (4, '2026-10-25 03:00:00'), (5, '2026-10-25T02:30:00+01:00'), (6, '2026-07-01 12:00:00.1234567');",
+             (4, '2026-10-25 03:00:00'), (5, '2026-10-25T02:30:00+01:00'), (6, '2026-07-01 12:00:00.1234567'),
+             (7, '2026-06-30 23:59:60+00:00');",
     );
     let (console, plan) = plan_in(&migration, "Europe/Berlin");
     let twice = "2 local times occur twice, because clocks in Europe/Berlin are put back: they are read as the earlier of the two \
@@ -65,15 +66,21 @@ fn local_times_that_occur_twice_or_never_are_counted() {
                  the change";
     let finer = "1 times have digits beyond microseconds, which are cut off";
     let rows = "(such as row 1: '2026-10-25 02:30:00'; row 2: '2026-10-25 02:59:59')";
+    let leap = "1 times are in a leap second (:60), which PostgreSQL does not have: they become the last microsecond before it";
     for text in [&console, &plan] {
-        require(text, &[twice, never, finer, rows, "(such as row 3: '2026-03-29 02:30:00')"]);
+        require(text, &[twice, never, finer, leap, rows, "(such as row 3: '2026-03-29 02:30:00')"]);
     }
     require(&plan, &["; from 2026-03-29 00:30:00+00 to 2026-10-25 02:00:00+00"]);
     for step in ["run", "verify"] {
         let notes = migration.json(0, &[step, "plan.toml"])["notes"].to_string();
         require(
             &notes,
-            &[&format!("app:t: at: {twice}"), &format!("app:t: at: {never}"), &format!("app:t: at: {finer}")],
+            &[
+                &format!("app:t: at: {twice}"),
+                &format!("app:t: at: {never}"),
+                &format!("app:t: at: {finer}"),
+                &format!("app:t: at: {leap}"),
+            ],
         );
     }
     let utc =
