@@ -28,6 +28,7 @@ use crate::engine::sqlite::schema::TableFacts;
 use crate::engine::sqlite::values::{Cell, Reader, TableRows};
 use crate::platform::digest::{RowDigest, RowHasher};
 use crate::platform::error::{Error, Kind, Result, one_line};
+use crate::platform::interrupt;
 use crate::platform::progress::Progress;
 
 /// A table that is loaded: its plan, its source and the load method.
@@ -602,6 +603,8 @@ struct Converted<'a> {
     hasher: RowHasher,
     method: LoadMethod,
     digest: RowDigest,
+    /// The number of rows that were read.
+    read: u64,
     /// The number of rows that were sent to the server.
     sent: u64,
     rejects: Vec<Reject>,
@@ -625,6 +628,7 @@ impl<'a> Converted<'a> {
             hasher: RowHasher::default(),
             method,
             digest: RowDigest::default(),
+            read: 0,
             sent: 0,
             rejects: Vec::new(),
             rejects_bytes: 0,
@@ -685,6 +689,10 @@ impl<'a> Converted<'a> {
             if !self.rows.step()? {
                 self.ended = true;
                 break;
+            }
+            self.read += 1;
+            if self.read.is_multiple_of(4096) {
+                interrupt::check()?;
             }
             self.add(&mut out)?;
         }

@@ -7,7 +7,8 @@ use super::loaded;
 use super::plan::Plan;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::restore::commit::commit;
+use crate::engine::postgres::schema::quote::ident;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::postgres::wire::settings;
 use crate::platform::error::{Error, Result, one_line};
@@ -37,7 +38,9 @@ pub(crate) fn rollback(plan: &Plan, params: &Params, even_changed: bool) -> Resu
     if outcome.is_err() {
         let _ = session.execute("ROLLBACK");
     }
-    outcome.map_err(|error| error.context("cannot roll back the plan; nothing was changed"))
+    let outcome = outcome.map_err(|error| error.context("cannot roll back the plan; nothing was changed"))?;
+    commit(&mut session, params).map_err(|error| error.context("cannot roll back the plan"))?;
+    Ok(outcome)
 }
 
 fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<RollbackOutcome> {
@@ -60,25 +63,26 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
         }
     }
     let dropped = foreign_key::dropped(session, &plan.id)?;
-    keep_referenced(session, &mut loaded, &dropped, &mut outcome)?;
+    let referenced = keep_referenced(session, &mut loaded, &dropped, &mut outcome)?;
     empty(session, &loaded)?;
     for key in dropped {
         outcome.notes.extend(key.create(session)?);
     }
     let new: Vec<&Made> = loaded.iter().filter(|one| one.kind == "table").collect();
-    drop_tables(session, &new, &mut outcome)?;
-    session.execute(&format!("DELETE FROM {SCHEMA}.plans WHERE id = {}", literal(&plan.id)))?;
+    let emptied = drop_tables(session, &new, &mut outcome)?;
+    match referenced.is_empty() && emptied.is_empty() {
+        true => state::forget(session, &plan.id)?,
+        false => state::keep_tables(session, &plan.id, &referenced, &emptied)?,
+    }
     for one in made.iter().rev().filter(|one| one.kind == "schema") {
         drop_schema(session, &one.name, &mut outcome)?;
     }
     let others = session.row(&format!("SELECT EXISTS (SELECT FROM {SCHEMA}.plans) AS others"))?;
     if !others.flag("others")? {
-        session.execute(&format!(
-            "DROP TABLE {SCHEMA}.rejects, {SCHEMA}.keys, {SCHEMA}.steps, {SCHEMA}.chunks, {SCHEMA}.made, {SCHEMA}.transactions, {SCHEMA}.plans"
-        ))?;
+        let tables: Vec<String> = state::tables().rev().map(|table| format!("{SCHEMA}.{table}")).collect();
+        session.execute(&format!("DROP TABLE {}", tables.join(", ")))?;
         drop_schema(session, SCHEMA, &mut outcome)?;
     }
-    session.execute("COMMIT")?;
     Ok(outcome)
 }
 
@@ -105,66 +109,76 @@ fn require_as_loaded(
     Ok(())
 }
 
-/// Removes the tables from the list to which rows of other tables refer: they would be deleted or changed with these, or
-/// prevent it. Notes name them.
+/// Removes the tables from the list to which rows of other tables refer, and returns their OIDs: they would be deleted or
+/// changed with these, or prevent it. Notes name them.
 fn keep_referenced(
     session: &mut Session,
     loaded: &mut Vec<Made>,
     dropped: &[ForeignKey],
     outcome: &mut RollbackOutcome,
-) -> Result<()> {
-    loop {
-        let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
-        let list = if oids.is_empty() { "0".to_owned() } else { oids.join(", ") };
-        let keys = session.rows(&format!(
-            "SELECT k.confrelid AS parent, k.conrelid::pg_catalog.regclass::text AS child,
-                    (SELECT pg_catalog.string_agg(pg_catalog.format('%I IS NOT NULL', a.attname), ' AND ')
-                       FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)) AS refers
-               FROM pg_catalog.pg_constraint k
-              WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN ({list}) AND k.conrelid NOT IN ({list})
-                -- A chunk of a hypertable has keys of its own.
-                AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = k.conrelid AND i.inhparent IN ({list}))
-              ORDER BY 2"
-        ))?;
-        let mut kept = None;
-        for key in &keys {
-            let child = key.text("child")?;
-            let rows: u64 = session
-                .row(&format!("SELECT count(*) AS rows FROM {child} WHERE {}", key.text("refers")?))?
-                .number("rows")?;
-            if rows > 0 {
-                kept = Some((key.number::<u32>("parent")?, child.to_owned(), rows));
-                break;
-            }
-        }
-        // A key that the run has dropped, and that a table which is kept needs again.
-        let is_loaded = |(schema, name): &(String, String)| {
-            loaded.iter().find(|one| (&one.schema, &one.name) == (schema, name)).map(|one| one.oid)
-        };
-        for key in dropped.iter().filter(|key| is_loaded(&key.table).is_none()) {
-            if kept.is_some() {
-                break;
-            }
-            let Some(parent) = is_loaded(&key.parent) else { continue };
-            let refers: Vec<String> = key.columns.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
-            let there = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&key.relation()));
-            if !session.row(&there)?.flag("there")? {
-                continue;
-            }
-            let count = format!("SELECT count(*) AS rows FROM {} WHERE {}", key.relation(), refers.join(" AND "));
-            let rows: u64 = session.row(&count)?.number("rows")?;
-            kept = (rows > 0).then(|| (parent, key.relation(), rows));
-        }
-        let Some((parent, child, rows)) = kept else { return Ok(()) };
+) -> Result<Vec<u32>> {
+    let mut kept = Vec::new();
+    while let Some((parent, why)) = find_referenced(session, loaded, dropped)? {
         for one in loaded.iter().filter(|one| one.oid == parent) {
             let name = one.shown();
             outcome.tables.retain(|(table, _)| *table != name);
-            outcome
-                .notes
-                .push(format!("{name} is kept with its rows: {rows} rows of {} refer to it", one_line(&child)));
+            outcome.notes.push(format!("{name} is kept with its rows: {why}, then roll back again"));
         }
         loaded.retain(|one| one.oid != parent);
+        kept.push(parent);
     }
+    Ok(kept)
+}
+
+/// Returns the OID of a table to which rows of tables that are not in the list refer, or may refer, with the reason and the way
+/// out.
+fn find_referenced(session: &mut Session, loaded: &[Made], dropped: &[ForeignKey]) -> Result<Option<(u32, String)>> {
+    let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
+    let list = if oids.is_empty() { "0".to_owned() } else { oids.join(", ") };
+    let keys = session.rows(&format!(
+        "SELECT k.confrelid AS parent, k.conrelid::pg_catalog.regclass::text AS child,
+                pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+                    AND pg_catalog.has_table_privilege(k.conrelid, 'SELECT') AS is_readable,
+                (SELECT pg_catalog.string_agg(pg_catalog.format('%I IS NOT NULL', a.attname), ' AND ')
+                   FROM pg_catalog.pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)) AS refers
+           FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN ({list}) AND k.conrelid NOT IN ({list})
+            -- A chunk of a hypertable has keys of its own.
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = k.conrelid AND i.inhparent IN ({list}))
+          ORDER BY 2"
+    ))?;
+    for key in &keys {
+        let child = key.text("child")?;
+        let why = match key.flag("is_readable")? {
+            true => rows_that_refer(session, child, key.text("refers")?)?,
+            false => Some(format!("{child} refers to it, which the role cannot read. Run GRANT SELECT ON {child}")),
+        };
+        if let Some(why) = why {
+            return Ok(Some((key.number("parent")?, why)));
+        }
+    }
+    // A key that the run has dropped, and that a table which is kept needs again.
+    let oid_of = |(schema, name): &(String, String)| {
+        loaded.iter().find(|one| (&one.schema, &one.name) == (schema, name)).map(|one| one.oid)
+    };
+    for key in dropped.iter().filter(|key| oid_of(&key.table).is_none()) {
+        let Some(parent) = oid_of(&key.parent) else { continue };
+        let refers: Vec<String> = key.columns.iter().map(|name| format!("{} IS NOT NULL", ident(name))).collect();
+        if !state::relation_exists(session, &key.relation())? {
+            continue;
+        }
+        if let Some(why) = rows_that_refer(session, &key.relation(), &refers.join(" AND "))? {
+            return Ok(Some((parent, why)));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns a text about the rows of a table that refer to another one, if there are any.
+fn rows_that_refer(session: &mut Session, child: &str, refers: &str) -> Result<Option<String>> {
+    let row = session.row(&format!("SELECT count(*) AS rows FROM {child} WHERE {refers}"))?;
+    let rows: u64 = row.number("rows")?;
+    Ok((rows > 0).then(|| format!("{rows} rows of {} refer to it. Delete these", one_line(child))))
 }
 
 /// Removes the rows of all tables in one statement, because they may refer to one another. They are truncated if no trigger
@@ -173,12 +187,13 @@ fn keep_referenced(
 fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
     let [first, rest @ ..] = loaded else { return Ok(()) };
     let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
-    let row = session.row(&format!(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled IN ('O', 'A')
-                           AND tgtype & 8 <> 0) AS fires",
+    let triggers = session.rows(&format!(
+        "SELECT pg_catalog.format('%I of %s', tgname, tgrelid::pg_catalog.regclass) AS name FROM pg_catalog.pg_trigger
+          WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 8 <> 0 ORDER BY 1",
         oids.join(", ")
     ))?;
-    if !row.flag("fires")? {
+    let triggers = triggers.iter().map(|row| row.text("name").map(one_line)).collect::<Result<Vec<_>>>()?.join(", ");
+    if triggers.is_empty() {
         session.execute("SAVEPOINT lifeboat_empty")?;
         let names: Vec<String> = loaded.iter().map(Made::quoted).collect();
         match session.execute(&format!("TRUNCATE {}", names.join(", "))) {
@@ -194,11 +209,19 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
     let with: Vec<String> = rest.iter().enumerate().map(one).collect();
     let with = if with.is_empty() { String::new() } else { format!("WITH {} ", with.join(", ")) };
     // A table with checks to come can be changed no more in this transaction.
-    session.execute(&format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", first.quoted()))?;
+    let disable = format!(
+        "disable the triggers that fire for deleted rows with ALTER TABLE ... DISABLE TRIGGER, roll back, and enable them again: \
+         {triggers}"
+    );
+    let delete = format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", first.quoted());
+    session.execute(&delete).map_err(|error| match triggers.is_empty() || sqlstate(&error).is_none() {
+        true => error,
+        false => error.context("cannot delete the rows that were loaded").hint(&disable),
+    })?;
     for one in loaded {
         if session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", one.quoted()))?.flag("rows")? {
             return Err(Error::failed(format!("{} still has rows after they were deleted", one.shown()))
-                .hint("a trigger of the table keeps or inserts rows: disable it first"));
+                .hint(format!("a trigger keeps or inserts rows: {disable}")));
         }
     }
     Ok(())
@@ -206,11 +229,12 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
 
 /// Drops empty tables that may refer to one another: first the foreign keys between them, then one table after the other,
 /// because TimescaleDB drops no hypertable together with others. A table that objects of others depend on is kept, and a
-/// note names these.
-fn drop_tables(session: &mut Session, tables: &[&Made], outcome: &mut RollbackOutcome) -> Result<()> {
+/// note names these. Returns the OIDs of these tables.
+fn drop_tables(session: &mut Session, tables: &[&Made], outcome: &mut RollbackOutcome) -> Result<Vec<u32>> {
+    let mut kept = Vec::new();
     let oids: Vec<String> = tables.iter().map(|one| one.oid.to_string()).collect();
     if oids.is_empty() {
-        return Ok(());
+        return Ok(kept);
     }
     let keys = session.rows(&format!(
         "SELECT k.conrelid::pg_catalog.regclass::text AS relation, k.conname AS name FROM pg_catalog.pg_constraint k
@@ -235,11 +259,12 @@ fn drop_tables(session: &mut Session, tables: &[&Made], outcome: &mut RollbackOu
                     one.shown(),
                     one_line(&error.causes().join(": "))
                 ));
+                kept.push(one.oid);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Drops a schema if it is empty. If it is not, it stays, and a note says so.

@@ -80,7 +80,10 @@ pub(crate) fn connect(plan: &Plan, params: &Params) -> Result<(Session, Option<s
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
     state::lock(&mut session, &plan.id)?;
-    let found = state::find(&mut session, &plan.id)?;
+    let mut found = state::find(&mut session, &plan.id)?;
+    if found.is_some() && state::forget_rolled_back(&mut session, &plan.id)? {
+        found = None;
+    }
     if found.as_ref().is_some_and(|found| found.digest != plan.digest()) {
         return Err(Error::usage("the plan was changed after it was started")
             .hint("run the unchanged plan, or undo the run with 'lifeboat migrate rollback'"));

@@ -198,6 +198,16 @@ fn make_missing(session: &mut Session) -> Result<()> {
     missing.iter().try_for_each(|sql| session.execute(sql))
 }
 
+/// Returns the names of the tables of the notes. Those that others refer to come first.
+pub(super) fn tables() -> impl DoubleEndedIterator<Item = &'static str> {
+    TABLES.into_iter().map(|(name, _)| name)
+}
+
+/// Returns true if there is a relation with this quoted name.
+pub(super) fn relation_exists(session: &mut Session, qualified: &str) -> Result<bool> {
+    session.row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS found", literal(qualified)))?.flag("found")
+}
+
 /// The longest wait for the lock of a plan. The server holds the locks of a process that has just ended for a moment.
 const LOCK_WAIT: Duration = Duration::from_secs(3);
 /// The pause between two attempts to get the lock.
@@ -277,6 +287,46 @@ pub(crate) fn begin(session: &mut Session, plan: &Plan, sources: &BTreeMap<Strin
 /// Notes that the run is complete.
 pub(crate) fn finish(session: &mut Session, plan: &str) -> Result<()> {
     session.execute(&format!("UPDATE {SCHEMA}.plans SET finished_at = now() WHERE id = {}", literal(plan)))
+}
+
+/// Removes all notes of a plan.
+pub(super) fn forget(session: &mut Session, plan: &str) -> Result<()> {
+    session.execute(&format!("DELETE FROM {SCHEMA}.plans WHERE id = {}", literal(plan)))
+}
+
+/// The step that a rollback notes if it has kept tables.
+const ROLLED_BACK: &str = "rollback";
+
+/// Keeps only the notes that another rollback needs: of tables that were left with their rows, and of tables that were emptied.
+pub(super) fn keep_tables(session: &mut Session, plan: &str, whole: &[u32], emptied: &[u32]) -> Result<()> {
+    let list = |oids: &[u32]| oids.iter().chain(&[0]).map(u32::to_string).collect::<Vec<_>>().join(", ");
+    session.execute(&format!(
+        "DELETE FROM {SCHEMA}.chunks WHERE plan = {plan} AND target NOT IN ({whole});
+         DELETE FROM {SCHEMA}.made WHERE plan = {plan} AND kind <> 'schema' AND oid NOT IN ({whole}, {emptied});
+         UPDATE {SCHEMA}.made SET rows_digest = NULL WHERE plan = {plan} AND oid IN ({emptied});
+         DELETE FROM {SCHEMA}.rejects WHERE plan = {plan};
+         DELETE FROM {SCHEMA}.steps WHERE plan = {plan}",
+        plan = literal(plan),
+        whole = list(whole),
+        emptied = list(emptied)
+    ))?;
+    note_step(session, plan, ROLLED_BACK, &Step::default())
+}
+
+/// Forgets a plan that was rolled back, if the tables that the rollback has kept are empty, and returns true. Fails if they
+/// have rows.
+pub(super) fn forget_rolled_back(session: &mut Session, plan: &str) -> Result<bool> {
+    if !steps(session, plan)?.contains_key(ROLLED_BACK) {
+        return Ok(false);
+    }
+    for one in made(session, plan)?.iter().filter(|one| one.is_table()) {
+        if rows_loaded(session, plan, one)? > 0 {
+            return Err(Error::usage(format!("the plan was rolled back, but {} was kept with its rows", one.shown()))
+                .hint("remove what refers to them, and run 'lifeboat migrate rollback' again, then run the plan"));
+        }
+    }
+    forget(session, plan)?;
+    Ok(true)
 }
 
 /// Notes that an object was created; `oid` is an SQL expression.

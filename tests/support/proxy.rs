@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The fault that begins when a number of bytes has passed, counted over both directions and all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ struct State {
     replaced: Option<(Vec<u8>, Vec<u8>)>,
     passed: AtomicU64,
     is_over: AtomicBool,
+    /// The number of directions of connections that are forwarded.
+    forwarded: AtomicU64,
 }
 
 impl State {
@@ -61,7 +63,13 @@ impl Proxy {
     fn start_with(to: u16, trouble: Trouble, replaced: Option<(Vec<u8>, Vec<u8>)>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { trouble, replaced, passed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
+        let state = Arc::new(State {
+            trouble,
+            replaced,
+            passed: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            forwarded: AtomicU64::new(0),
+        });
         let shared = Arc::clone(&state);
         let listener = thread::spawn(move || {
             let mut pause = Duration::ZERO;
@@ -78,9 +86,11 @@ impl Proxy {
                 for (from, to, is_server) in [(&client, &server, false), (&server, &client, true)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let shared = Arc::clone(&shared);
+                    shared.forwarded.fetch_add(1, Ordering::SeqCst);
                     thread::spawn(move || {
                         thread::sleep(pause);
                         forward(from, to, &shared, is_exempt, is_server);
+                        shared.forwarded.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
                 if let Trouble::LateStart(milliseconds) = shared.trouble {
@@ -108,6 +118,11 @@ impl Drop for Proxy {
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
+        }
+        // Nothing passes after this, except to a peer that reads nothing.
+        let start = Instant::now();
+        while self.state.forwarded.load(Ordering::SeqCst) > 0 && start.elapsed() < Duration::from_secs(2) {
+            thread::yield_now();
         }
     }
 }

@@ -395,7 +395,20 @@ fn rollback_leaves_and_names_what_others_have_made() {
     }
     assert_eq!(migration.target.value("SELECT count(*) FROM public.orders JOIN app.b ON b = id"), "1");
     assert_eq!(migration.target.value("SELECT count(*) FROM public.v"), "0");
-    assert!(!migration.exists("app.c") && !migration.exists("lifeboat_migrate.plans"));
+    assert!(!migration.exists("app.c"));
+    // The notes about these tables are kept, and another rollback goes on.
+    migration.migrate(&["run", "plan.toml"]).code(2).says("app.a was kept with its rows");
+    let notes = migration.json(0, &["rollback", "plan.toml"])["notes"].to_string();
+    assert!(notes.contains("app.b is kept with its rows"), "{notes}");
+    migration.target.psql("DELETE FROM public.orders");
+    let notes = migration.json(0, &["rollback", "plan.toml"])["notes"].to_string();
+    assert!(notes.contains("app.b is emptied and kept") && notes.contains("app.d is emptied and kept"), "{notes}");
+    // A plan whose tables are empty may be run.
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.query("SELECT count(*) FROM app.b, app.d"), [["1"]]);
+    migration.target.psql("DROP TABLE public.orders; DROP VIEW public.v");
+    migration.json(0, &["rollback", "plan.toml"]);
+    assert!(!migration.exists("app.a") && !migration.exists("app.c") && !migration.exists("lifeboat_migrate.plans"));
 }
 
 /// A row with two values that do not fit is one row that is rejected, not two.
@@ -511,7 +524,19 @@ fn a_rollback_whose_rows_a_trigger_keeps_fails_and_changes_nothing() {
     let migration = prepared(file, target);
     plan(&migration, 0, &[]);
     migration.json(0, &["run", "plan.toml"]);
-    migration.migrate(&["rollback", "plan.toml"]).code(1).says("still has rows").says("a trigger");
+    migration
+        .migrate(&["rollback", "plan.toml"])
+        .code(1)
+        .says("still has rows")
+        .says("DISABLE TRIGGER")
+        .says("soft of app.t");
+    migration.target.psql(
+        "CREATE FUNCTION app.never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'never'; END$$;
+         CREATE TRIGGER never BEFORE DELETE ON app.t FOR EACH ROW EXECUTE FUNCTION app.never()",
+    );
+    let run = migration.migrate(&["rollback", "plan.toml"]).code(1);
+    run.says("never").says("nothing was changed").says("DISABLE TRIGGER").says("never of app.t, soft of app.t");
+    migration.target.psql("DROP TRIGGER never ON app.t");
     assert_eq!(migration.target.value("SELECT count(*) FROM app.t WHERE deleted IS NULL"), "2");
     migration.target.psql("ALTER TABLE app.t DISABLE TRIGGER soft");
     migration.json(0, &["rollback", "plan.toml"]);
@@ -601,4 +626,20 @@ fn a_long_chain_of_rows_that_ends_in_a_missing_row_is_rejected_at_once() {
     assert_eq!(foreign_keys(&migration), before);
     migration.json(3, &["verify", "plan.toml"]);
     migration.json(0, &["rollback", "plan.toml"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn rollback_keeps_a_table_that_an_unreadable_table_refers_to_and_says_so() {
+    let file = "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2);";
+    let migration = prepared(file, "CREATE TABLE t (id bigint PRIMARY KEY)");
+    migrate(&migration, &migration.role_with("SELECT, INSERT, DELETE"));
+    migration.target.psql("CREATE SCHEMA secret; CREATE TABLE secret.visits (t bigint REFERENCES app.t)");
+    let notes = migration.json(0, &["rollback", "plan.toml"])["notes"].to_string();
+    let note = "app.t is kept with its rows: secret.visits refers to it, which the role cannot read. Run GRANT SELECT ON secret.visits";
+    assert!(notes.contains(note), "{notes}");
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.t"), "2");
+    migration.target.psql("DROP TABLE secret.visits");
+    migration.json(0, &["rollback", "plan.toml"]);
+    assert_eq!(migration.target.value("SELECT count(*) FROM app.t"), "0");
 }

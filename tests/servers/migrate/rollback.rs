@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::helpers::Migration;
+use crate::support::proxy::{Proxy, Trouble};
 
 const FILE: &str = "
     CREATE TABLE a (id INTEGER PRIMARY KEY, t TEXT); INSERT INTO a VALUES (1, 'x'), (2, 'y');
@@ -188,4 +189,38 @@ fn a_run_that_starts_during_a_rollback_has_its_own_record() {
     assert_eq!((rolled_back.exit(), run.exit()), (0, 0), "{}\n{}", rolled_back.transcript(), run.transcript());
     assert_eq!(migration.target.value("SELECT count(*) FROM lifeboat_migrate.plans"), "1");
     assert_eq!(migration.target.value("SELECT count(*) FROM other.x"), "1");
+}
+
+/// The connection is cut while the server commits the rollback. The URL also names the server itself, which is asked then.
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_rollback_whose_reply_is_lost_says_what_has_happened() {
+    for (knows_another_way, code) in [(true, 0), (false, 5)] {
+        let migration = migrated("");
+        plan_another(&migration);
+        migration.json(0, &["run", "plan.toml"]);
+        migration.target.psql(
+            "CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+                 PERFORM pg_advisory_xact_lock(42); RETURN NULL; END$$;
+             CREATE CONSTRAINT TRIGGER hold AFTER DELETE ON lifeboat_migrate.plans DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION public.hold()",
+        );
+        let mut holder = migration.session();
+        holder.rows("SELECT pg_advisory_lock(42)").unwrap();
+        let (url, port) = (migration.target.url(), migration.target.server.port);
+        let proxy = Proxy::start(port, Trouble::Never);
+        let (direct, cut) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", proxy.port));
+        let to = url.replace(&direct, &if knows_another_way { format!("{cut},{direct}") } else { cut });
+        let rollback = migration.sandbox.start_command(migration.command(&["rollback", "first.toml", "--to", &to]));
+        wait_for_lock_waits(&migration, 1);
+        drop(proxy);
+        holder.rows("SELECT pg_advisory_unlock(42)").unwrap();
+        let rollback = rollback.finish();
+        assert_eq!(rollback.exit(), code, "{}", rollback.transcript());
+        assert!(!migration.exists("app.a"));
+        assert!(!rollback.transcript().contains("nothing was changed"), "{}", rollback.transcript());
+        if code != 0 {
+            rollback.says("it is unknown whether the server has committed it");
+        }
+    }
 }

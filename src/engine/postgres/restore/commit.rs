@@ -22,7 +22,7 @@ pub(crate) fn commit(session: &mut Session, params: &Params) -> Result<()> {
     let transaction = session.row("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS id")?.owned("id")?;
     session.defer_interrupts();
     let Err(error) = session.execute("COMMIT") else { return Ok(()) };
-    let failed = |error: Error, outcome: &str| error.context(format!("cannot commit the restored rows; {outcome}"));
+    let failed = |error: Error, outcome: &str| error.context(format!("cannot commit the transaction; {outcome}"));
     match (error.kind, transaction) {
         (Kind::Unreachable | Kind::Interrupted, Some(transaction)) => match outcome(&transaction, params) {
             Ok(true) => {
@@ -32,7 +32,7 @@ pub(crate) fn commit(session: &mut Session, params: &Params) -> Result<()> {
             Ok(false) => Err(failed(error, "nothing was changed")),
             Err(why) => {
                 tracing::warn!("cannot ask the server for the outcome of the transaction: {}", why.full_message());
-                Err(failed(error, "it is unknown whether the transaction was committed: check the rows"))
+                Err(failed(error, "it is unknown whether the server has committed it: look at the rows"))
             }
         },
         _ => Err(failed(error, "nothing was changed")),
