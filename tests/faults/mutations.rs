@@ -264,9 +264,9 @@ fn changed_configs_are_read_or_refused_and_no_error_has_a_secret() {
     const SECRET: &str = "s3cr3t-of-the-database";
     let sandbox = Sandbox::new();
     let path = sandbox.path("lifeboat.toml");
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/config.md");
     let mut goods: Vec<Vec<u8>> =
-        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().as_bytes().to_vec()).collect();
+        page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap().as_bytes().to_vec()).collect();
     let all = format!(
         "host = \"a\"\n[[store]]\nurl = \"./b\"\n[[source]]\nname = \"a\"\nurl = \"postgres://u:{SECRET}@127.0.0.1/d\"\n\
          [[source.rule]]\ntable = \"t\"\nmin_rows = 1\nmax_row_drop = \"5%\"\nfresh = {{ column = \"c\", within = \"2d\", zone = \"UTC\" }}\n\

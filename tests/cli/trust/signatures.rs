@@ -17,10 +17,10 @@ fn ssh_keygen_verifies_the_signature_of_a_snapshot() {
     let (app, public) = signed_app("");
     let id = app.ids()[0].clone();
     fs::write(app.sandbox.path("allowed_signers"), format!("lifeboat {public}\n")).unwrap();
-    // The README names this command.
+    // A page names this command.
     let command = "ssh-keygen -Y verify -f allowed_signers -I lifeboat -n lifeboat-manifest -s ID.json.sig < ID.json";
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    assert!(readme.contains(command));
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/format.md")).unwrap();
+    assert!(page.contains(command));
     shell_ok(&app.sandbox, &command.replace("ID", &format!("backups/app/{id}")));
     // A manifest that ssh-keygen has signed is trusted.
     fs::remove_file(object(&app, &id, ".json.sig")).unwrap();
