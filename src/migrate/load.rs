@@ -105,6 +105,9 @@ impl Sink {
     /// Returns the columns whose type the server may not hold exactly, each with the condition that it does.
     fn checked(&self, session: &mut Session) -> Result<Vec<(&ColumnPlan, String)>> {
         let kinds = self.columns.iter().map(|(_, converter, _)| converter.kind());
+        if kinds.clone().all(|kind| kind != convert::Kind::Other) {
+            return Ok(Vec::new());
+        }
         let columns = self.plan.columns.iter().zip(self.types(session)?).zip(kinds);
         let checked = columns.filter(|((_, found), kind)| *kind == convert::Kind::Other && found.may_change());
         Ok(checked.map(|((column, found), _)| (column, found.is_held(&ident(column.target_name())))).collect())

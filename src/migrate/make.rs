@@ -149,7 +149,7 @@ fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bo
     let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
     if !exists(session, &ddl::target(table))? {
         if table.existing {
-            return Err(Error::usage(format!("{} is not there any more", table.shown_target()))
+            return Err(Error::usage(format!("the plan fills {}, which does not exist", table.shown_target()))
                 .hint("create it, or make a new plan with 'lifeboat migrate plan'"));
         }
         session.execute(&ddl::create_table(table))?;

@@ -2,8 +2,8 @@
 //!
 //! - [`plan`] is the plan of a migration, a file that people edit: [`profile`] inspects every value, [`propose`]
 //!   makes a plan from the result, with the defaults and conditions that `defaults` and `translate` carry over, [`adopt`]
-//!   fills tables that [`existing`] has found in the target, [`rehearse`] tries the statements of the plan, and
-//!   [`mod@write`] writes its text.
+//!   fills tables that [`existing`] has found in the target, [`rehearse`] tries the statements of the plan,
+//!   [`refused`] the values of types that only the server reads, and [`mod@write`] writes its text.
 //! - [`run`] executes the plan: [`ddl`] builds the statements, [`make`] creates tables, [`load`] copies rows, [`steps`] adds
 //!   keys, indexes and policies afterwards, [`convert`] converts values to the
 //!   types of the plan, `notation` tells whether the server holds the values of other types exactly, `output` writes them as
@@ -36,6 +36,7 @@ mod parallel;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod propose;
+pub(crate) mod refused;
 pub(crate) mod rehearse;
 mod retry;
 pub(crate) mod rollback;

@@ -131,7 +131,7 @@ impl ServerType {
             ("b", "S", "text" | "varchar" | "citext") if !is_bounded => Notation::Verbatim,
             (_, _, "bpchar") => Notation::Padded,
             _ if schema != "pg_catalog" => by_category(row.text("kind")?, row.text("category")?),
-            (_, _, "bool" | "int2" | "int4" | "int8" | "uuid" | "bytea" | "bit" | "varbit") => Notation::Any,
+            (_, _, "bool" | "int2" | "int4" | "int8" | "uuid" | "bytea") => Notation::Any,
             (_, _, "inet" | "cidr" | "macaddr" | "macaddr8") => Notation::Any,
             (_, _, "int4range" | "int8range" | "int4multirange" | "int8multirange") => Notation::Any,
             (_, _, "daterange" | "datemultirange") => Notation::Dates,
@@ -168,11 +168,19 @@ impl ServerType {
         )
     }
 
-    /// Returns for each text the one that the server writes for it, or `None` if the server refuses it or does not hold it
-    /// exactly. Must be called in a transaction.
+    /// Returns for each text the one that the server writes for it, or `None` if it does not hold it exactly. Must be called
+    /// in a transaction.
     pub(super) fn canonical(&self, session: &mut Session, texts: &[&str]) -> Result<Vec<Option<String>>> {
-        if texts.is_empty() || self.notation == Notation::Verbatim {
+        if self.notation == Notation::Verbatim {
             return Ok(texts.iter().map(|text| Some((*text).to_owned())).collect());
+        }
+        self.held(session, texts)
+    }
+
+    /// Returns the same, also `None` for a text that the server refuses.
+    pub(super) fn held(&self, session: &mut Session, texts: &[&str]) -> Result<Vec<Option<String>>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
         }
         session.execute("SAVEPOINT lifeboat_texts")?;
         let list: Vec<String> = texts.iter().map(|text| literal(text)).collect();
@@ -191,7 +199,7 @@ impl ServerType {
             // One of them is refused.
             Err(_) => {
                 let (one, other) = texts.split_at(texts.len() / 2);
-                Ok([self.canonical(session, one)?, self.canonical(session, other)?].concat())
+                Ok([self.held(session, one)?, self.held(session, other)?].concat())
             }
         }
     }
@@ -205,8 +213,8 @@ pub(super) fn not_held(target_type: &str) -> String {
 /// Returns the rule for a type without a rule of its own.
 fn by_category(kind: &str, category: &str) -> Notation {
     match (kind, category) {
-        // Texts, and the internal type "char".
-        (_, "S" | "Z") => Notation::Exact,
+        // Texts, the internal type "char", and bits, to which a cast adds zeros.
+        (_, "S" | "Z" | "V") => Notation::Exact,
         ("b" | "r" | "m", _) => Notation::Numbers,
         // A row, whose fields may be of any type.
         _ => Notation::Exact,

@@ -19,7 +19,7 @@ use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile, TablePlan};
 use crate::migrate::profile::{self, ColumnTarget, TableProfile};
 use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
 use crate::migrate::rehearse::{self, Scope};
-use crate::migrate::{Plan, adopt, existing, write};
+use crate::migrate::{Plan, adopt, existing, refused, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
     let mut differences = clashes(&mut proposals, &inputs, zone)?;
     let notes: Vec<(String, Vec<String>)> =
         inspected.iter().map(|one| (one.file.name.clone(), not_carried_over(&one.schema))).collect();
-    let plan = Plan {
+    let mut plan = Plan {
         format: FORMAT,
         id: new_id()?,
         zone,
@@ -103,6 +103,7 @@ pub(crate) fn run(options: &PlanOptions, context: &Context) -> Result<MigrateRep
         ));
     }
     differences.extend(unassigned(obstacles(&params, &plan, &inputs, &server.existing, &mut proposals)?));
+    expect_refused(&params, &mut plan, &inputs, &mut proposals)?;
     differences.extend(proposals.iter().flat_map(conflicts));
     if plan.tables.is_empty() {
         differences.push(json!({ "kind": "empty", "message": "the files have no tables" }));
@@ -186,8 +187,10 @@ fn verdict(output: &Path, rejected: u64, obstacles: usize) -> String {
             format!("wrote {}: up to {rejected} rows would be rejected, see the comments in it", shown(output))
         }
         0 => format!("wrote {}: review it, then run 'lifeboat migrate run'", shown(output)),
-        1 => format!("wrote {}: it cannot be run until you mend what is named above", shown(output)),
-        obstacles => format!("wrote {}: it cannot be run until you mend these {obstacles} things", shown(output)),
+        1 => format!("wrote {}: it cannot be run until the problem above is solved", shown(output)),
+        obstacles => {
+            format!("wrote {}: it cannot be run until the {obstacles} problems above are solved", shown(output))
+        }
     }
 }
 
@@ -255,6 +258,23 @@ fn obstacles(
         }
     }
     Ok(others)
+}
+
+/// Expects the rows to be rejected whose values the target refuses, and describes these values.
+fn expect_refused(params: &Params, plan: &mut Plan, inputs: &Inputs, proposals: &mut [Proposal]) -> Result<()> {
+    let mut session = Session::connect(params)?;
+    settings::pin(&mut session)?;
+    session.execute("BEGIN")?;
+    for (place, proposal) in proposals.iter_mut().enumerate().filter(|(_, proposal)| proposal.plan.existing) {
+        if !proposal.conflicts.is_empty() {
+            continue;
+        }
+        let found = refused::count(&mut session, plan, &proposal.plan, &inputs.files[&proposal.plan.file])?;
+        proposal.rejected += found.rows;
+        plan.tables[place].expected_rejects += found.rows;
+        found.remarks.into_iter().for_each(|(column, remark)| proposal.column_notes[column].push(remark));
+    }
+    session.execute("ROLLBACK")
 }
 
 /// Returns messages as differences that concern no table.

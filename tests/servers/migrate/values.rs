@@ -410,8 +410,13 @@ fn values_are_held_exactly_or_rejected_whatever_the_type_of_an_existing_column()
         }
         lost += cut.len();
     }
-    migration.json(0, &["plan", "app.db", "--to", &migration.target.url()]);
-    let run = migration.json(3, &["run", "plan.toml"]);
+    let planned = migration.json(0, &["plan", "app.db", "--to", &migration.target.url()]);
+    for (number, (name, _, cut)) in TYPES.iter().enumerate() {
+        let tables = planned["tables"].as_array().unwrap();
+        let planned = tables.iter().find(|table| table["source"] == format!("app:t{number}")).unwrap();
+        assert_eq!(planned["rejected"], cut.len(), "{name}: {planned}");
+    }
+    let run = migration.json(0, &["run", "plan.toml"]);
     let (mut wrong, rejects) = (Vec::new(), migration.rejects());
     for (number, (name, exact, cut)) in TYPES.iter().enumerate() {
         let ids: Vec<String> = migration.target.query(&format!("SELECT id FROM app.t{number} ORDER BY id")).concat();
@@ -425,10 +430,7 @@ fn values_are_held_exactly_or_rejected_whatever_the_type_of_an_existing_column()
     let about = |table: &str| rejects.iter().find(|reject| reject.starts_with(table)).unwrap();
     require(about("t0 "), &["t0 4 v: 'abc  ': it has more characters than the column holds"]);
     require(about("t4 "), &["t4 4 v: the type money does not hold this value exactly as it is written"]);
-    // Each rejected row is one that the plan has not foreseen. Nothing else differs.
-    let verified = migration.json(3, &["verify", "plan.toml"]);
-    let differences = verified["differences"].as_array().unwrap();
-    assert!(differences.iter().all(|one| one["kind"] == "reject"), "{verified:#}");
+    migration.json(0, &["verify", "plan.toml"]);
     // A value that was cut later differs.
     migration.target.psql("UPDATE app.t4 SET v = 1.26 WHERE id = 1; UPDATE app.t7 SET v = '10:00:00.5' WHERE id = 1");
     let verified = migration.json(3, &["verify", "plan.toml"]).to_string();
