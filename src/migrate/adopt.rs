@@ -2,11 +2,13 @@
 
 use chrono_tz::Tz;
 
+use super::choose;
 use super::convert::Kind;
 use super::existing::{ExistingColumn, ExistingSchema, ExistingTable};
 use super::plan::{ColumnPlan, Epoch, STAGING, TablePlan, UniquePlan};
 use super::profile::{ColumnProfile, ColumnTarget, TableProfile};
 use super::propose::{self, InspectedFile, Names, Proposal, ProposeOptions};
+use super::remarks;
 use crate::engine::postgres::schema::quote::{ident, qualified};
 use crate::engine::sqlite::schema::{ColumnFacts, TableFacts};
 use crate::platform::error::one_line;
@@ -160,10 +162,10 @@ fn adopt_column(
     zone: Tz,
 ) {
     let kind = table.column(&column.name).map_or(Kind::Text, |target| target_of(target).kind);
-    let mut notes = vec![propose::evidence(column, profile, kind, zone)];
+    let mut notes = vec![remarks::evidence(column, profile, kind, zone)];
     let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
     let Some(target) = table.column(&column.name) else {
-        let proposed = propose::written(propose::choose(column, profile, is_rowid).kind);
+        let proposed = choose::written(choose::choose(column, profile, is_rowid).kind);
         let name = ident(&column.name);
         adopted.conflicts.push(format!(
             "it has no column for {}: ALTER TABLE {} ADD COLUMN {name} {proposed}, or remove the column from the plan",
@@ -201,8 +203,8 @@ fn adopt_column(
             ));
         }
     }
-    let mut warnings = propose::changes(profile, kind, zone);
-    warnings.extend(propose::epoch_question(column, profile, kind).filter(|_| kind.is_time()));
+    let mut warnings = remarks::changes(profile, kind, zone);
+    warnings.extend(choose::epoch_question(column, profile, kind).filter(|_| kind.is_time()));
     adopted.notes.extend(warnings.iter().map(|warning| format!("{}: {warning}", one_line(&column.name))));
     notes.append(&mut warnings);
     let trial = profile.trial(kind);
@@ -210,11 +212,11 @@ fn adopt_column(
     plan.name = (target.name != column.name).then(|| target.name.clone());
     plan.not_null = target.not_null && target.sequence.is_none();
     plan.identity = target.not_null && target.sequence.is_some();
-    plan.epoch = if kind.is_time() { propose::unit(profile) } else { Epoch::Auto };
+    plan.epoch = if kind.is_time() { choose::unit(profile) } else { Epoch::Auto };
     if let Some(trial) = trial {
         plan.nulls = trial.nulls.keys().cloned().collect();
-        notes.extend(propose::null_texts(trial));
-        notes.extend(propose::failures(trial));
+        notes.extend(remarks::null_texts(trial));
+        notes.extend(remarks::failures(trial));
     }
     let nulls = profile.nulls + trial.map_or(0, |trial| trial.nulls.values().sum());
     if target.not_null && nulls > 0 {

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chrono::{NaiveDateTime, TimeZone};
+use chrono::NaiveDateTime;
 use chrono_tz::Tz;
 
-use super::changes::{ChangeCounts, Changes};
-use super::convert::{Converter, Kind};
+use super::choose::{self, Choice};
+use super::convert::Kind;
 use super::ddl;
 use super::defaults::{self, Clock};
 use super::existing::ExistingSchema;
 use super::index_row;
 use super::plan::{
-    CheckPlan, ColumnPlan, Epoch, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, STAGING, TablePlan, UniquePlan,
+    CheckPlan, ColumnPlan, ForeignKeyPlan, HypertablePlan, IndexPlan, NAME_BYTES, STAGING, TablePlan, UniquePlan,
 };
-use super::profile::{ColumnProfile, Counted, DISTINCT, Example, LongRows, TableProfile, Trial, declared};
+use super::profile::{ColumnProfile, DISTINCT, LongRows, TableProfile};
+use super::remarks;
 use super::translate::{self, ColumnProperties};
 use crate::engine::postgres::schema::quote::ident;
 use crate::engine::sqlite::schema::{ColumnFacts, ForeignKeyFacts, SchemaFacts, TableFacts};
-use crate::engine::sqlite::values::Cell;
 use crate::platform::error::one_line;
 
 /// The options for a proposal.
@@ -185,7 +185,7 @@ impl<'a> Draft<'a> {
         let collations = translate::collations(&facts.sql);
         for ((column, profile), (name, why)) in facts.columns.iter().zip(&profile.columns).zip(target_names) {
             let is_rowid = facts.rowid_column().is_some_and(|rowid| rowid.name == column.name);
-            let chosen = choose(column, profile, is_rowid);
+            let chosen = choose::choose(column, profile, is_rowid);
             let mut proposed = propose_column(column, profile, &chosen, is_rowid, options);
             proposed.plan.name = (name != column.name).then_some(name);
             proposed.notes.extend(why.map(str::to_owned));
@@ -367,7 +367,7 @@ impl<'a> Draft<'a> {
                 name: column.target_name().to_owned(),
                 kind: *kind,
                 has_collation: self.collations.contains_key(&source),
-                is_plain: is_plain(profile, *kind),
+                is_plain: choose::is_plain(profile, *kind),
                 gains_nulls: !column.nulls.is_empty(),
             };
             (source, properties)
@@ -671,222 +671,6 @@ fn foreign_key(
     })
 }
 
-/// The chosen type of a column.
-pub(super) struct Choice {
-    pub(super) kind: Kind,
-    epoch: Epoch,
-}
-
-impl From<Kind> for Choice {
-    fn from(kind: Kind) -> Self {
-        Choice { kind, epoch: Epoch::Auto }
-    }
-}
-
-/// Chooses a column's type by its values; if they leave the choice open, by its declaration and name.
-pub(super) fn choose(facts: &ColumnFacts, profile: &ColumnProfile, is_rowid: bool) -> Choice {
-    let declared = declared(facts);
-    if is_rowid {
-        return Kind::Whole(64).into();
-    }
-    let null_texts = profile.trials.iter().flat_map(|trial| trial.nulls.values()).max().copied().unwrap_or(0);
-    if profile.values() == 0 || profile.values() == null_texts {
-        return declared.unwrap_or(Kind::Text).into();
-    }
-    let likely = |kind: Kind| profile.trial(kind).is_some_and(|trial| trial.is_likely());
-    let most = |count: u64| count.saturating_mul(10) >= profile.values().saturating_mul(9);
-    if most(profile.blobs) && likely(Kind::Bytes) {
-        return Kind::Bytes.into();
-    }
-    if likely(Kind::Boolean) && is_boolean(profile, declared) {
-        return Kind::Boolean.into();
-    }
-    if likely(Kind::Jsonb) && (declared == Some(Kind::Jsonb) || structured(profile)) {
-        // jsonb would keep only the last value of a key that an object has twice.
-        let repeats = profile.trial(Kind::Jsonb).is_some_and(|trial| trial.changes.repeats > 0);
-        return if repeats { Kind::Json.into() } else { Kind::Jsonb.into() };
-    }
-    if let Some(choice) = choose_time(facts, profile) {
-        return choice;
-    }
-    if let Some(bounded @ Kind::Numeric(_)) = declared {
-        let holds_all = profile.trial(bounded).is_some_and(|trial| trial.failures == 0 && trial.fits > 0);
-        let numeric = if holds_all { bounded } else { Kind::Numeric(None) };
-        if likely(numeric) {
-            return numeric.into();
-        }
-    }
-    // A column declared as text stays text even if its values look like numbers, because codes may have leading zeros.
-    let is_text = matches!(declared, Some(Kind::Text)) || (declared.is_none() && most(profile.texts));
-    if !is_text && likely(Kind::Whole(64)) && (profile.reals == 0 || declared == Some(Kind::Whole(64))) {
-        return Kind::Whole(64).into();
-    }
-    if !is_text && likely(Kind::Double) && declared != Some(Kind::Bytes) {
-        return Kind::Double.into();
-    }
-    if !is_text && likely(Kind::Numeric(None)) {
-        return Kind::Numeric(None).into();
-    }
-    // A few blobs among texts do not make the column bytea.
-    let is_of_bytes = profile.blobs >= profile.texts && likely(Kind::Bytes);
-    if is_of_bytes { Kind::Bytes.into() } else { Kind::Text.into() }
-}
-
-/// Returns true if nearly all values begin as a JSON object or array does. Texts that mean NULL are not included.
-fn structured(profile: &ColumnProfile) -> bool {
-    let null_texts: u64 = profile.trial(Kind::Jsonb).map_or(0, |trial| trial.nulls.values().sum());
-    profile.structured > 0 && profile.structured.saturating_mul(10) >= (profile.values() - null_texts).saturating_mul(9)
-}
-
-/// Returns true if all values that arrive are stored in the file as the target's type, so that SQLite compares them as
-/// PostgreSQL does.
-fn is_plain(profile: &ColumnProfile, kind: Kind) -> bool {
-    match kind {
-        Kind::Text => profile.integers + profile.reals == 0,
-        Kind::Boolean => profile.texts + profile.reals == 0,
-        _ => {
-            // Texts that become NULL or are rejected are not compared.
-            let trial = profile.trial(kind);
-            let nulls = trial.map_or(0, |trial| trial.nulls.values().sum::<u64>());
-            let failures = trial.map_or(0, |trial| trial.failures);
-            let rejected = if profile.reals + profile.blobs == 0 || kind != Kind::Whole(64) { failures } else { 0 };
-            profile.texts <= nulls + rejected
-        }
-    }
-}
-
-/// Returns true if a column holds booleans, and no values that differ in the file become equal.
-fn is_boolean(profile: &ColumnProfile, declared: Option<Kind>) -> bool {
-    const PAIRS: [[&str; 2]; 5] = [["true", "false"], ["yes", "no"], ["y", "n"], ["t", "f"], ["on", "off"]];
-    let (digits, words): (Vec<&str>, Vec<&str>) =
-        profile.boolean_words.iter().map(String::as_str).partition(|word| ["1", "0"].contains(word));
-    let is_pair = words.is_empty() || PAIRS.iter().any(|pair| words.iter().all(|word| pair.contains(word)));
-    let (fits, numbers) = (
-        profile.trial(Kind::Boolean).map_or(0, |trial| trial.fits),
-        profile.trial(Kind::Whole(64)).map_or(0, |trial| trial.fits),
-    );
-    let has_words = !words.is_empty() && fits > numbers && profile.distinct >= 2;
-    is_pair
-        && match declared {
-            Some(Kind::Boolean) => true,
-            Some(Kind::Text) => has_words && digits.is_empty() && words.iter().all(|word| PAIRS[0].contains(word)),
-            Some(Kind::Whole(_)) => has_words,
-            _ => has_words && digits.is_empty(),
-        }
-}
-
-/// Returns true if programs may have recorded these numbers as times since 1970. Numbers before 2000 alone are those of
-/// another epoch: SQLite is not older.
-fn is_plausible((earliest, latest): &(Counted, Counted)) -> bool {
-    earliest.time.as_str() >= "1979-01-01" && ("2000-01-01".."2101-01-01").contains(&latest.time.as_str())
-}
-
-fn is_named_time(facts: &ColumnFacts) -> bool {
-    matches!(declared(facts), Some(Kind::Instant | Kind::Date)) || is_time_name(&facts.name)
-}
-
-/// Asks about numbers that look like times by their column's name, but are not plausible as times since 1970. Names the
-/// epochs in which they are plausible.
-pub(super) fn epoch_question(facts: &ColumnFacts, profile: &ColumnProfile, kind: Kind) -> Option<String> {
-    let is_likely = profile.trial(Kind::Instant).is_some_and(|trial| trial.is_likely());
-    let (earliest, latest) = profile.counted.as_ref()?;
-    let is_odd = if kind.is_time() { !profile.counted.as_ref().is_none_or(is_plausible) } else { is_named_time(facts) };
-    if !is_likely || !is_odd || profile.forms.numbers() == 0 {
-        return None;
-    }
-    let (least, greatest) = profile.counts?;
-    let read = |number: Cell<'_>, epoch: Epoch| {
-        let mut time = Vec::new();
-        Converter::in_unit(Kind::Instant, epoch, Tz::UTC).write(number, &mut time).ok()?;
-        String::from_utf8(time).ok()
-    };
-    let plausible = Epoch::NAMES.iter().filter_map(|(epoch, name, description)| {
-        let (first, last) = (read(least, *epoch)?, read(greatest, *epoch)?);
-        let is_plausible = first.as_str() >= "1995-01-01" && ("2007-01-01".."2045-01-01").contains(&last.as_str());
-        is_plausible.then(|| format!("epoch = \"{name}\" ({description}): {first} to {last}"))
-    });
-    let plausible: Vec<String> = plausible.collect();
-    if plausible.is_empty() && declared(facts) != Some(Kind::Instant) && !kind.is_time() {
-        return None;
-    }
-    let zeros = if earliest.time.starts_with("1970-01-01 00:00:00+") { ", with 0" } else { "" };
-    let seen = format!(
-        "as times since 1970 its numbers are {} to {}{zeros}, which is not plausible",
-        earliest.time, latest.time
-    );
-    let effect = match kind.is_time() {
-        true => "the plan reads them so. If that is wrong, set",
-        false => "it stays a number. If these are times, set type = \"timestamptz\" with",
-    };
-    let epochs = if plausible.is_empty() { "their epoch".to_owned() } else { plausible.join(", or ") };
-    Some(format!("{seen}: {effect} {epochs}"))
-}
-
-fn choose_time(facts: &ColumnFacts, profile: &ColumnProfile) -> Option<Choice> {
-    let trial = profile.trial(Kind::Instant).filter(|trial| trial.is_likely())?;
-    let is_named_time = is_named_time(facts);
-    let forms = &profile.forms;
-    // Numbers are times only if the column's name or declaration says so, and if a program may have recorded such
-    // times.
-    if forms.numbers() > 0 && (!is_named_time || !profile.counted.as_ref().is_none_or(is_plausible)) {
-        return None;
-    }
-    let written = forms.local + forms.offset + forms.dates;
-    if forms.numbers() == 0 && written.saturating_mul(10) < trial.fits.saturating_mul(9) {
-        return None;
-    }
-    if forms.dates + forms.date_digits == trial.fits {
-        let is_date = profile.trial(Kind::Date).is_some_and(|trial| trial.is_likely());
-        return is_date.then(|| Kind::Date.into());
-    }
-    Some(Choice { kind: Kind::Instant, epoch: unit(profile) })
-}
-
-/// Returns the unit of the numbers in a column of times. Returns [`Epoch::Auto`] if the numbers have several units, or
-/// if the earliest and the latest number do not give the times of the profile when they are read in that unit.
-pub(super) fn unit(profile: &ColumnProfile) -> Epoch {
-    let forms = &profile.forms;
-    let units = [Epoch::S, Epoch::Ms, Epoch::Us, Epoch::Ns];
-    let mut used = units.into_iter().zip(forms.counted).filter(|(_, count)| *count > 0);
-    let (Some((unit, count)), None) = (used.next(), used.next()) else { return Epoch::Auto };
-    let is_same = |end: &Counted| {
-        let mut time = Vec::new();
-        let read = Converter::in_unit(Kind::Instant, unit, Tz::UTC).write(end.number, &mut time);
-        read.is_ok() && time == end.time.as_bytes()
-    };
-    let ends = profile.counted.as_ref().filter(|_| count == forms.numbers());
-    if ends.is_some_and(|(earliest, latest)| is_same(earliest) && is_same(latest)) { unit } else { Epoch::Auto }
-}
-
-fn is_time_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    let words = ["time", "date", "timestamp", "datetime", "ts", "at", "created", "updated", "day", "epoch"];
-    name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|part| words.contains(&part))
-        || ["time", "date", "timestamp", "_utc", "ticks"].iter().any(|end| name.ends_with(end))
-}
-
-/// Returns a type as it is written in the plan.
-pub(super) fn written(kind: Kind) -> String {
-    match kind {
-        Kind::Whole(16) => "smallint".to_owned(),
-        Kind::Whole(32) => "integer".to_owned(),
-        Kind::Whole(_) => "bigint".to_owned(),
-        Kind::Double => "double precision".to_owned(),
-        Kind::Single => "real".to_owned(),
-        Kind::Numeric(None) => "numeric".to_owned(),
-        Kind::Numeric(Some((precision, scale))) => format!("numeric({precision}, {scale})"),
-        Kind::Boolean => "boolean".to_owned(),
-        Kind::Instant => "timestamptz".to_owned(),
-        Kind::Local => "timestamp".to_owned(),
-        Kind::Date => "date".to_owned(),
-        Kind::Jsonb => "jsonb".to_owned(),
-        Kind::Json => "json".to_owned(),
-        Kind::Text | Kind::Character | Kind::Other => "text".to_owned(),
-        Kind::Bytes => "bytea".to_owned(),
-        Kind::Uuid => "uuid".to_owned(),
-    }
-}
-
 /// A column that is proposed.
 struct ProposedColumn {
     plan: ColumnPlan,
@@ -904,7 +688,7 @@ fn propose_column(
     options: &ProposeOptions,
 ) -> ProposedColumn {
     let kind = choice.kind;
-    let mut notes = vec![evidence(facts, profile, kind, options.zone)];
+    let mut notes = vec![remarks::evidence(facts, profile, kind, options.zone)];
     let trial = profile.trial(kind);
     let nulls: Vec<String> = match kind {
         Kind::Text => Vec::new(),
@@ -916,11 +700,11 @@ fn propose_column(
         notes.push("declared NOT NULL, but some values are NULL or mean NULL: the target allows NULL".to_owned());
     }
     if let Some(trial) = trial {
-        notes.extend(null_texts(trial).filter(|_| kind != Kind::Text));
-        notes.extend(failures(trial));
+        notes.extend(remarks::null_texts(trial).filter(|_| kind != Kind::Text));
+        notes.extend(remarks::failures(trial));
     }
-    let mut warnings = changes(profile, kind, options.zone);
-    warnings.extend(epoch_question(facts, profile, kind));
+    let mut warnings = remarks::changes(profile, kind, options.zone);
+    warnings.extend(choose::epoch_question(facts, profile, kind));
     if facts.generated {
         notes.push("a generated column in the file: an ordinary column with the same values in the target".to_owned());
     }
@@ -945,7 +729,7 @@ fn propose_column(
     let plan = ColumnPlan {
         source: facts.name.clone(),
         name: None,
-        target_type: written(kind),
+        target_type: choose::written(kind),
         zone: None,
         epoch: choice.epoch,
         nulls,
@@ -955,43 +739,6 @@ fn propose_column(
     };
     ProposedColumn { plan, notes, warnings }
 }
-
-/// Describes the values that fit a type but change, with some of their rows.
-pub(super) fn changes(profile: &ColumnProfile, kind: Kind, zone: Tz) -> Vec<String> {
-    let describe = |trial: &Trial| -> Vec<String> {
-        let sentences = trial.changes.sentences(zone).into_iter();
-        sentences.map(|(change, sentence)| format!("{sentence} ({})", places(trial, change))).collect()
-    };
-    if kind != Kind::Json {
-        return profile.trial(kind).map(describe).unwrap_or_default();
-    }
-    let Some(trial) = profile.trial(Kind::Jsonb).filter(|trial| trial.changes.repeats > 0) else { return Vec::new() };
-    let repeats = Changes { repeats: true, ..Changes::default() };
-    vec![format!(
-        "{} JSON values have an object with the same key twice ({}): the type json keeps both values, jsonb would keep only \
-         the last",
-        trial.changes.repeats,
-        places(trial, repeats)
-    )]
-}
-
-/// Names some of the rows whose values change in a way.
-fn places(trial: &Trial, change: Changes) -> String {
-    let is_same = |other: &Changes| {
-        let mut counts = ChangeCounts::default();
-        counts.add(*other);
-        counts.sentences(Tz::UTC).iter().any(|(one, _)| *one == change)
-    };
-    let examples = trial.changed.iter().filter(|(other, _)| is_same(other)).map(|(_, example)| {
-        let row = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
-        format!("{row}{}", example.value)
-    });
-    let examples: Vec<String> = examples.take(EXAMPLES).collect();
-    format!("such as {}", examples.join("; "))
-}
-
-/// The number of values that change and are shown.
-const EXAMPLES: usize = 3;
 
 /// Returns the remark on a default that writes times without an offset, if the plan reads the times of the file in
 /// another zone.
@@ -1009,71 +756,4 @@ fn clock_note(clock: Clock, profile: &ColumnProfile, kind: Kind, zone: Tz) -> Op
         ),
         _ => None,
     }
-}
-
-/// Names the texts that become NULL, if there are any.
-pub(super) fn null_texts(trial: &Trial) -> Option<String> {
-    let words = trial.nulls.iter().map(|(word, count)| format!("'{}' ({count})", one_line(word)));
-    let words: Vec<String> = words.collect();
-    (!words.is_empty()).then(|| format!("texts that become NULL: {}", words.join(", ")))
-}
-
-/// Counts the values that do not fit a type, with examples, if there are any.
-pub(super) fn failures(trial: &Trial) -> Option<String> {
-    let example = |example: &Example| {
-        let place = example.rowid.map_or(String::new(), |rowid| format!("row {rowid}: "));
-        format!("{place}{}, {}", example.value, example.reason)
-    };
-    let examples: Vec<String> = trial.examples.iter().map(example).collect();
-    let dots = if trial.failures > trial.examples.len() as u64 { "; ..." } else { "" };
-    (trial.failures > 0).then(|| {
-        format!(
-            "{} values do not fit the type, so their rows are rejected: {}{dots}",
-            trial.failures,
-            examples.join("; ")
-        )
-    })
-}
-
-/// Describes the values of a column in one line.
-pub(super) fn evidence(facts: &ColumnFacts, profile: &ColumnProfile, kind: Kind, zone: Tz) -> String {
-    let mut parts = Vec::new();
-    let mut add = |count: u64, description: &str| {
-        if count > 0 {
-            parts.push(format!("{count} {description}"));
-        }
-    };
-    let integers = match profile.range {
-        Some((least, greatest)) => format!("whole numbers ({least} to {greatest})"),
-        None => String::new(),
-    };
-    add(profile.integers, &integers);
-    add(profile.reals, "other numbers");
-    add(profile.texts, "texts");
-    add(profile.blobs, "blobs");
-    add(profile.nulls, "NULL");
-    let forms = &profile.forms;
-    let is_of_time = profile.trial(Kind::Instant).is_some_and(|trial| trial.is_likely());
-    if is_of_time && profile.texts > 0 {
-        add(forms.local, "times without an offset");
-        add(forms.offset, "times with an offset");
-        add(forms.dates, "dates");
-    }
-    let declared = match facts.declared.as_str() {
-        "" => "without a type".to_owned(),
-        declared => format!("as {}", one_line(declared)),
-    };
-    let values = if parts.is_empty() { "no values".to_owned() } else { parts.join(", ") };
-    let span = profile.span.as_ref().filter(|_| kind.is_time());
-    let span = span.map_or(String::new(), |(earliest, latest)| {
-        let day = |time: &str| {
-            let instant = NaiveDateTime::parse_from_str(time.get(..19)?, "%Y-%m-%d %H:%M:%S").ok()?;
-            Some(zone.from_utc_datetime(&instant).date_naive().to_string())
-        };
-        let shown = |time: &String| {
-            Some(time).filter(|_| kind == Kind::Date).and_then(|time| day(time)).unwrap_or(time.clone())
-        };
-        format!("; from {} to {}", shown(earliest), shown(latest))
-    });
-    format!("declared {declared}; {values}{span}")
 }
