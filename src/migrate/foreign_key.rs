@@ -168,9 +168,10 @@ impl ForeignKey {
         (&self.table.0, &self.table.1) == (&table.schema, &table.name)
     }
 
-    /// Returns true if a table of the plan loads all columns of the key.
+    /// Returns true if a table of the plan loads all columns of the key that are its own.
     pub(super) fn is_loaded(&self, table: &TablePlan) -> bool {
-        self.columns.iter().all(|name| table.column(name).is_some())
+        let referenced = self.referenced.iter().filter(|_| self.table == self.parent);
+        self.columns.iter().chain(referenced).all(|name| table.column(name).is_some())
     }
 
     /// Returns the reason for rejecting a row that refers to a missing row.

@@ -320,23 +320,11 @@ impl<'a> Loader<'a> {
         let count = rows.rejects.len() as u64;
         for reject in rows.rejects.drain(..) {
             let rowid = reject.rowid.map_or("\\N".to_owned(), |rowid| rowid.to_string());
-            let mut field = |value: &str, end: u8| {
-                escape(value.as_bytes(), &mut text);
-                text.push(end);
-            };
-            field(&self.shared.plan.id, b'\t');
-            field(&sink.plan.file, b'\t');
-            field(&sink.plan.source, b'\t');
-            text.extend_from_slice(rowid.as_bytes());
-            text.extend_from_slice(format!("\t{:032x}\t", reject.hash).as_bytes());
-            let mut field = |value: &str, end: u8| {
-                escape(value.as_bytes(), &mut text);
-                text.push(end);
-            };
-            field(&sink.plan.schema, b'\t');
-            field(&sink.plan.name, b'\t');
-            field(&reject.reason, b'\t');
-            field(&reject.row, b'\n');
+            add_fields(&[&self.shared.plan.id, &sink.plan.file, &sink.plan.source], &mut text);
+            text.extend_from_slice(format!("{rowid}\t{:032x}\t", reject.hash).as_bytes());
+            add_fields(&[&sink.plan.schema, &sink.plan.name, &reject.reason, &reject.row], &mut text);
+            text.pop();
+            text.push(b'\n');
         }
         rows.rejects_bytes = 0;
         let copy = format!("COPY {SCHEMA}.rejects ({REJECT_COLUMNS}) FROM STDIN");
@@ -487,6 +475,14 @@ impl<'a> Loader<'a> {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Appends texts as COPY reads them, each with a tab after it.
+fn add_fields(fields: &[&str], out: &mut Vec<u8>) {
+    for field in fields {
+        escape(field.as_bytes(), out);
+        out.push(b'\t');
     }
 }
 

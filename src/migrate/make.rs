@@ -66,7 +66,7 @@ pub(super) fn existing_part(session: &mut Session, plan: &Plan) -> Result<Plan> 
     let mut existing = plan.clone();
     let mut failed = None;
     existing.tables.retain(|table| {
-        exists(session, &ddl::target(table)).unwrap_or_else(|error| {
+        state::relation_exists(session, &ddl::target(table)).unwrap_or_else(|error| {
             failed = Some(error);
             false
         })
@@ -78,10 +78,7 @@ pub(super) fn existing_part(session: &mut Session, plan: &Plan) -> Result<Plan> 
 /// loaded.
 fn require_free_names(session: &mut Session, plan: &Plan) -> Result<()> {
     let (mut targets, mut taken) = (BTreeSet::new(), BTreeMap::new());
-    let mut exists = |schema: &str, name: &str| {
-        let sql = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&qualified(schema, name)));
-        session.row(&sql)?.flag("there")
-    };
+    let mut exists = |schema: &str, name: &str| state::relation_exists(session, &qualified(schema, name));
     let mut tables = Vec::new();
     for table in &plan.tables {
         // Existing tables keep the indexes that they have.
@@ -120,18 +117,12 @@ fn require_free_names(session: &mut Session, plan: &Plan) -> Result<()> {
 }
 
 fn make_schema(session: &mut Session, plan: &str, schema: &str) -> Result<()> {
-    let query = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS there", literal(&ident(schema)));
-    if session.row(&query)?.flag("there")? {
+    if state::schema_exists(session, schema)? {
         return Ok(());
     }
     session.execute(&format!("CREATE SCHEMA {}", ident(schema)))?;
     let oid = format!("{}::pg_catalog.regnamespace::pg_catalog.oid", literal(&ident(schema)));
     state::note_made(session, plan, "schema", schema, schema, &oid)
-}
-
-/// Returns true if there is a relation with this quoted name.
-fn exists(session: &mut Session, qualified: &str) -> Result<bool> {
-    session.row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(qualified)))?.flag("there")
 }
 
 /// Returns a query for the types of a table's columns; `name` is an SQL expression.
@@ -147,7 +138,7 @@ fn types_of(name: &str) -> String {
 fn make_table(session: &mut Session, plan: &str, table: &TablePlan) -> Result<bool> {
     let name = literal(&ddl::target(table));
     let oid = format!("{name}::pg_catalog.regclass::pg_catalog.oid");
-    if !exists(session, &ddl::target(table))? {
+    if !state::relation_exists(session, &ddl::target(table))? {
         if table.existing {
             return Err(Error::usage(format!("the plan fills {}, which does not exist", table.shown_target()))
                 .hint("create it, or make a new plan with 'lifeboat migrate plan'"));

@@ -10,7 +10,7 @@ use super::convert::Converter;
 use super::load::is_row_error;
 use super::plan::{Plan, TablePlan};
 use super::{ddl, existing, foreign_key, state, steps};
-use crate::engine::postgres::schema::quote::{ident, literal};
+use crate::engine::postgres::schema::quote::ident;
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Reader;
 use crate::platform::error::{Error, Result, one_line};
@@ -159,9 +159,7 @@ impl Rehearsal<'_> {
     fn create(&mut self, place: usize, table: &TablePlan) -> Result<bool> {
         let schema = format!("CREATE SCHEMA IF NOT EXISTS {}", ident(&table.schema));
         let is_there = self.try_one(Some(place), |session| {
-            let there =
-                format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS there", literal(&ident(&table.schema)));
-            if !session.row(&there)?.flag("there")? {
+            if !state::schema_exists(session, &table.schema)? {
                 session.execute(&schema)?;
             }
             session.execute(&ddl::create_table(table))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, TablePlan};
-use crate::engine::postgres::schema::quote::{literal, qualified};
+use crate::engine::postgres::schema::quote::{ident, literal, qualified};
 use crate::engine::postgres::wire::session::{Session, sqlstate};
 use crate::engine::sqlite::values::Range;
 use crate::platform::digest::{RowDigest, Sha256};
@@ -151,8 +151,7 @@ impl Made {
 
 /// Returns true if this database holds the notes of a migration.
 pub(crate) fn has_notes(session: &mut Session) -> Result<bool> {
-    let row = session.row("SELECT pg_catalog.to_regclass('lifeboat_migrate.plans') IS NOT NULL AS there")?;
-    row.flag("there")
+    relation_exists(session, &qualified(SCHEMA, "plans"))
 }
 
 /// Creates the tables of the notes, as far as they are missing. Must be called in a transaction.
@@ -170,15 +169,14 @@ pub(crate) fn make_tables(session: &mut Session) -> Result<()> {
 /// Creates what is missing. A statement for a table that is there, even one that would do nothing, waits for the transactions
 /// of other migrations.
 fn make_missing(session: &mut Session) -> Result<()> {
-    let mut is_missing = |object: String| session.row(&format!("SELECT {object} IS NULL AS missing"))?.flag("missing");
     let mut missing = Vec::new();
-    if is_missing(format!("pg_catalog.to_regnamespace({})", literal(SCHEMA)))? {
+    if !schema_exists(session, SCHEMA)? {
         missing.push(format!(
             "CREATE SCHEMA {SCHEMA}; COMMENT ON SCHEMA {SCHEMA} IS 'what lifeboat migrate notes of its migrations'"
         ));
     }
     for (table, columns) in TABLES {
-        if is_missing(format!("pg_catalog.to_regclass('{SCHEMA}.{table}')"))? {
+        if !relation_exists(session, &qualified(SCHEMA, table))? {
             missing.push(format!("CREATE TABLE {SCHEMA}.{table} ({columns})"));
             if table == "rejects" {
                 missing.push(format!("CREATE INDEX rejects_plan_idx ON {SCHEMA}.rejects (plan, file, source)"));
@@ -186,11 +184,11 @@ fn make_missing(session: &mut Session) -> Result<()> {
             continue;
         }
         for (_, column, kind) in LATER_COLUMNS.iter().filter(|(of, ..)| *of == table) {
-            let number = format!(
-                "(SELECT attnum FROM pg_catalog.pg_attribute
-                   WHERE attrelid = pg_catalog.to_regclass('{SCHEMA}.{table}') AND attname = '{column}')"
-            );
-            if is_missing(number)? {
+            let found = session.row(&format!(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                   WHERE attrelid = pg_catalog.to_regclass('{SCHEMA}.{table}') AND attname = '{column}') AS found"
+            ))?;
+            if !found.flag("found")? {
                 missing.push(format!("ALTER TABLE {SCHEMA}.{table} ADD COLUMN {column} {kind}"));
             }
         }
@@ -201,6 +199,12 @@ fn make_missing(session: &mut Session) -> Result<()> {
 /// Returns the names of the tables of the notes. Those that others refer to come first.
 pub(super) fn tables() -> impl DoubleEndedIterator<Item = &'static str> {
     TABLES.into_iter().map(|(name, _)| name)
+}
+
+/// Returns true if there is a schema with this name.
+pub(super) fn schema_exists(session: &mut Session, name: &str) -> Result<bool> {
+    let query = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL AS found", literal(&ident(name)));
+    session.row(&query)?.flag("found")
 }
 
 /// Returns true if there is a relation with this quoted name.
