@@ -27,9 +27,10 @@ fn rows_that_the_target_compresses_meanwhile_are_not_taken_for_changed_ones() {
         "CREATE SCHEMA app; CREATE TABLE app.ticks (at timestamptz NOT NULL, v bigint);
          SELECT create_hypertable('app.ticks', 'at'); ALTER TABLE app.ticks SET (timescaledb.compress);
          CREATE TABLE app.z (id bigint PRIMARY KEY);
-         CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'boom'; END$$;
-         CREATE TRIGGER boom BEFORE INSERT ON app.z FOR EACH ROW EXECUTE FUNCTION boom()",
+         CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'boom'; END$$;",
     );
+    // The plan would find a trigger that was there before.
+    target.psql("CREATE TRIGGER boom BEFORE INSERT ON app.z FOR EACH ROW EXECUTE FUNCTION boom()");
     run(&sandbox, &["migrate", "run", "plan.toml", "-j", "1"]).code(1).says("boom");
     target.psql("DROP TRIGGER boom ON app.z; SELECT compress_chunk(c) FROM show_chunks('app.ticks') c");
     json(&sandbox, &["migrate", "run", "plan.toml", "-j", "1"]);
