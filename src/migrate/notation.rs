@@ -182,7 +182,8 @@ impl ServerType {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        session.execute("SAVEPOINT lifeboat_texts")?;
+        // Functions that check a domain find others by the search path that the app has, as they do while rows are loaded.
+        session.execute("SAVEPOINT lifeboat_texts; SET LOCAL search_path = DEFAULT")?;
         let list: Vec<String> = texts.iter().map(|text| literal(text)).collect();
         let found = session.rows(&format!(
             "SELECT CASE WHEN {} THEN {} END AS text

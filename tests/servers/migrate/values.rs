@@ -368,7 +368,7 @@ fn values_arrive_as_the_server_itself_would_read_their_texts() {
 }
 
 /// Types, with texts that they hold exactly in this or another notation, and texts that the server would cut, round or guess.
-const TYPES: [(&str, &[&str], &[&str]); 20] = [
+const TYPES: [(&str, &[&str], &[&str]); 21] = [
     ("varchar(3)", &["abc", "a ", "é日a"], &["abc  ", "abcd"]),
     ("char(3)", &["abc", "ab", "ab ", "abc  "], &["abcd"]),
     ("name", &["short"], &["nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"]),
@@ -389,6 +389,7 @@ const TYPES: [(&str, &[&str], &[&str]); 20] = [
     ("inet", &["10.0.0.1", "10.0.0.1/32", "10.0.0.0/8"], &["10.0.0"]),
     ("int4range", &["[1,5]", "(0, 6)"], &["[5,1]"]),
     ("mood", &["fine"], &["sad"]),
+    ("even[]", &["{2, 4}"], &["{2, 3}"]),
 ];
 
 #[test]
@@ -397,8 +398,12 @@ fn values_are_held_exactly_or_rejected_whatever_the_type_of_an_existing_column()
     let migration = Migration::new();
     migration.target.psql(
         "CREATE SCHEMA app; SET search_path = app; CREATE EXTENSION hstore; CREATE TYPE mood AS ENUM ('fine', 'good');
-         CREATE TYPE comp AS (a varchar(3), b numeric(5,2)); CREATE DOMAIN code AS varchar(3);",
+         CREATE TYPE comp AS (a varchar(3), b numeric(5,2)); CREATE DOMAIN code AS varchar(3);
+         CREATE FUNCTION half(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT n / 2';
+         CREATE FUNCTION is_even(n int) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RETURN half(n) * 2 = n; END$$;
+         CREATE DOMAIN even AS int CHECK (is_even(VALUE));",
     );
+    migration.target.psql(format!("ALTER DATABASE {} SET search_path = app", migration.target.name));
     let mut lost = 0;
     for (number, (name, exact, cut)) in TYPES.iter().enumerate() {
         migration
