@@ -81,8 +81,8 @@ pub(super) fn require_rows(session: &mut Session, plan: &str, is_complete: bool)
                 one.shown()
             ))
             .hint(
-                "stop the programs that write to the table, run 'lifeboat migrate rollback --even-changed', then run \
-                 the plan again",
+                "stop the programs that write to the table, and disable triggers that change its rows in a block with \
+                 EXCEPTION; run 'lifeboat migrate rollback --even-changed', then run the plan again",
             ));
         }
         if is_complete {

@@ -556,7 +556,22 @@ fn triggers_find_the_rows_that_a_row_refers_to() {
         CREATE TRIGGER counted AFTER INSERT ON child FOR EACH ROW EXECUTE FUNCTION counted();";
     let migration = prepared(file, target);
     migrate(&migration, &migration.target.url());
-    assert_eq!(migration.target.query("SELECT children FROM app.parent ORDER BY id"), [["2"], ["0"]]);
+    let children = "SELECT children FROM app.parent ORDER BY id";
+    assert_eq!(migration.target.query(children), [["2"], ["0"]]);
+    // What a block with EXCEPTION changes has a transaction of its own.
+    migration.json(0, &["rollback", "plan.toml"]);
+    migration.target.psql(
+        "CREATE OR REPLACE FUNCTION app.counted() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+             UPDATE app.parent SET children = children + 1 WHERE id = NEW.parent; RETURN NULL;
+             EXCEPTION WHEN division_by_zero THEN RETURN NULL; END$$",
+    );
+    let run = migration.migrate(&["run", "plan.toml"]).code(3);
+    run.says("1 of the 2 rows that were loaded into app.parent are gone, or were changed")
+        .says("a block with EXCEPTION");
+    migration.json(0, &["rollback", "plan.toml", "--even-changed"]);
+    migration.target.psql("ALTER TABLE app.child DISABLE TRIGGER counted");
+    migration.json(0, &["run", "plan.toml"]);
+    assert_eq!(migration.target.query(children), [["0"], ["0"]]);
 }
 
 /// The row 1 of the first file refers to no row, so that of the second file is loaded.
