@@ -86,7 +86,9 @@ impl Text for DiffReport {
         let is_changed = |table: &TableDiff| table.status == Status::Changed && !table.columns_changed;
         if self.tables.iter().any(is_changed) {
             lines.push_str(
-                "NET is the difference of the numbers of rows: more rows may be lost, added or changed, which numbers cannot tell\n",
+                "NET is the difference of the numbers of rows: more rows may be lost, added or
+changed, which numbers cannot tell
+",
             );
         }
         if !self.schema_equal {

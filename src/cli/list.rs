@@ -162,7 +162,7 @@ impl ListReport {
             ]);
         }
         let headings = ["ID", "TAKEN", ">AGE", ">SIZE", ">ROWS", "PROOF", ">RESTORE", "NOTES"];
-        let table = text::table_within(&headings, &rows, output::width(), &[">RESTORE", ">ROWS", ">AGE", ">SIZE"]);
+        let table = output::fitted_table(&headings, &rows, &[">RESTORE", ">ROWS", ">AGE", ">SIZE"]);
         if !output::has_colours() {
             return table;
         }

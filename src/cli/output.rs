@@ -11,6 +11,7 @@ use crate::cli::github;
 use crate::ops::error_document;
 use crate::platform::error::{Error, Kind, Result};
 use crate::platform::progress::Progress;
+use crate::platform::text;
 
 /// True once the result was written. Locked while it is written.
 static IS_WRITTEN: Mutex<bool> = Mutex::new(false);
@@ -103,10 +104,19 @@ pub(super) fn document(report: &impl Serialize) -> Result<String> {
 
 /// Returns the number of characters in a line of stdout: that of the environment variable `COLUMNS`, or the terminal's.
 /// Returns `None` if the result is not for a terminal.
-pub(super) fn width() -> Option<usize> {
+fn width() -> Option<usize> {
     let written = std::env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok()).filter(|width| *width > 0);
     let of_terminal = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
     written.or_else(of_terminal).filter(|width| *width > 0)
+}
+
+/// Formats a table for stdout. It is as wide as the terminal: columns in `optional` are left out, in this order, and the
+/// texts of the last column are cut. If the result is not for a terminal, it has 80 characters, as far as the columns that
+/// are left allow it: no text is cut.
+pub(super) fn fitted_table(headings: &[&str], rows: &[Vec<String>], optional: &[&str]) -> String {
+    const WITHOUT_TERMINAL: usize = 80;
+    let width = width();
+    text::table_within(headings, rows, width.unwrap_or(WITHOUT_TERMINAL), width.is_some(), optional)
 }
 
 /// A colour of a line.

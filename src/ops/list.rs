@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::ops::{Context, Report, SnapshotFilter, snapshot_document};
-use crate::platform::error::{Error, Result};
+use crate::platform::error::{Error, Kind, Result};
 use crate::snapshots::catalog::{Catalog, Listed};
 use crate::snapshots::id::{SnapshotId, SourceName};
 use crate::snapshots::list::{Described, LeftOut, NewestListing};
@@ -169,7 +169,15 @@ fn require_known(source: &SourceName, catalog: &Catalog, context: &Context) -> R
     let config = context.config.as_ref();
     let is_configured = config.is_some_and(|config| config.source_names().contains(source));
     let sources = if is_configured { Vec::new() } else { catalog.sources()? };
-    if sources.is_empty() || sources.contains(source) { Ok(()) } else { catalog.require_source(source) }
+    if sources.is_empty() || sources.contains(source) {
+        return Ok(());
+    }
+    catalog.require_source(source).map_err(|mut error| {
+        if error.kind == Kind::NotFound {
+            error.kind = Kind::Usage;
+        }
+        error
+    })
 }
 
 /// Warns about the snapshots that a newer version of this program made, of which nothing else is known, and about those

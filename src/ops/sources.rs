@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::ConfiguredSource;
+use crate::config::{Config, ConfiguredSource};
 use crate::engine::rules::Rule;
 use crate::engine::source::{Source, engine_named, parse_source, sqlite_file};
 use crate::ops::Context;
@@ -55,7 +55,7 @@ impl Context {
                     "name an SQLite file or a PostgreSQL URL; 'lifeboat init' writes a config that lists them all",
                 ));
             }
-            return named.iter().map(|text| self.named_source(text)).collect();
+            return named.iter().map(|text| self.existing_or_configured(text)).collect();
         };
         let sources = config.sources()?;
         if sources.is_empty() {
@@ -63,6 +63,21 @@ impl Context {
             return Err(error.hint("add a [[source]] with name and url, or name a source on the command line"));
         }
         Ok(sources.iter().cloned().map(chosen).collect())
+    }
+
+    /// Returns the source that a person names. Fails if it looks like the name of a source that the config does not have, and is
+    /// no file: a mistyped name must not look like a database that is not there yet.
+    fn existing_or_configured(&self, text: &str) -> Result<Chosen> {
+        let chosen = self.named_source(text)?;
+        let names = self.config.as_ref().map(Config::source_names).unwrap_or_default();
+        let is_name = !text.contains(['.', '/', '\\']) && text.parse::<SourceName>().is_ok();
+        let is_unknown = chosen.configured.is_none() && chosen.source.file().is_some_and(|file| !file.exists());
+        if names.is_empty() || !is_name || !is_unknown {
+            return Ok(chosen);
+        }
+        let names: Vec<&str> = names.iter().map(SourceName::as_str).collect();
+        Err(Error::usage(format!("no source '{text}' in the config; there are: {}", names.join(", ")))
+            .hint(format!("write one of these names, or './{text}' for a file that is not there yet")))
     }
 
     /// Returns the source that a person names. A name of the config is preferred to a file of that name (which is

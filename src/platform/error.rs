@@ -84,6 +84,8 @@ pub struct Error {
     pub hint: Option<String>,
     /// The reason, if callers must know it.
     pub reason: Option<Reason>,
+    /// The values of the option `--source` of which the user must choose one.
+    pub choices: Vec<String>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -91,7 +93,7 @@ pub struct Error {
 impl Error {
     /// Creates an error with this kind and message.
     pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Error { kind, message: message.to_string(), hint: None, reason: None, source: None }
+        Error { kind, message: message.to_string(), hint: None, reason: None, choices: Vec::new(), source: None }
     }
 
     /// Creates a [`Kind::Usage`] error.
@@ -124,6 +126,12 @@ impl Error {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// Sets the values of `--source` of which the user must choose one.
+    #[must_use]
+    pub fn choices(self, choices: Vec<String>) -> Self {
+        Error { choices, ..self }
     }
 
     /// Sets the reason, for callers that must know it.
@@ -162,7 +170,8 @@ impl Error {
     #[must_use]
     pub fn context(mut self, message: impl fmt::Display) -> Self {
         let (kind, hint, reason) = (self.kind, self.hint.take(), self.reason);
-        Error { kind, message: message.to_string(), hint, reason, source: Some(Box::new(self)) }
+        let choices = std::mem::take(&mut self.choices);
+        Error { kind, message: message.to_string(), hint, reason, choices, source: Some(Box::new(self)) }
     }
 
     /// Returns a copy of the error, with its causes as text.
@@ -182,6 +191,7 @@ impl Error {
             message: self.message.clone(),
             hint: self.hint.clone(),
             reason: self.reason,
+            choices: self.choices.clone(),
             source: None,
         };
         match cause {

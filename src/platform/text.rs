@@ -113,9 +113,15 @@ pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String
 }
 
 /// Formats a table as [`table`] does, but no wider than `width`, as far as that is possible: the columns in `optional` are
-/// left out, in this order, and at last the texts of the last column are cut.
+/// left out, in this order, and if `cuts` is set, the texts of the last column are cut.
 #[must_use]
-pub(crate) fn table_within(headings: &[&str], rows: &[Vec<String>], width: Option<usize>, optional: &[&str]) -> String {
+pub(crate) fn table_within(
+    headings: &[&str],
+    rows: &[Vec<String>],
+    width: usize,
+    cuts: bool,
+    optional: &[&str],
+) -> String {
     /// The width to which the last column may be cut before another column is left out.
     const LEAST_OF_LAST: usize = 10;
     let mut kept: Vec<usize> = (0..headings.len()).collect();
@@ -125,7 +131,6 @@ pub(crate) fn table_within(headings: &[&str], rows: &[Vec<String>], width: Optio
         let cells = |row: &Vec<String>| kept.iter().filter_map(|place| row.get(*place).cloned()).collect();
         let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
         let whole = layout(&chosen, &cells, None);
-        let Some(width) = width else { return whole.text() };
         let widths = whole.0.column_max_content_widths();
         let (last, others) = widths.split_last().map_or((0, &[][..]), |(last, others)| (usize::from(*last), others));
         let before: usize = others.iter().map(|width| usize::from(*width) + GAP).sum();
@@ -133,9 +138,10 @@ pub(crate) fn table_within(headings: &[&str], rows: &[Vec<String>], width: Optio
             return whole.text();
         }
         match optional.next() {
-            Some(heading) if before + last.min(LEAST_OF_LAST) > width || last <= LEAST_OF_LAST => {
+            Some(heading) if !cuts || before + last.min(LEAST_OF_LAST) > width || last <= LEAST_OF_LAST => {
                 kept.retain(|place| headings[*place] != *heading);
             }
+            _ if !cuts => return whole.text(),
             _ => return layout(&chosen, &cells, Some(width.saturating_sub(before).max(1))).text(),
         }
     }
@@ -223,15 +229,12 @@ mod tests {
     #[test]
     fn a_table_is_cut_to_a_width() {
         let rows = [vec!["a1".into(), "5m".into(), "7".into(), "nightly, before-the-move".into()]];
-        let within = |width| table_within(&["ID", ">AGE", ">ROWS", "NOTES"], &rows, width, &[">ROWS", ">AGE"]);
-        assert_eq!(within(None), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, before-the-move\n");
-        assert_eq!(within(Some(39)), within(None));
-        assert_eq!(within(Some(30)), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, befor…\n");
-        assert_eq!(within(Some(20)), "ID  AGE  NOTES\na1   5m  nightly, b…\n");
-        assert_eq!(within(Some(10)), "ID  NOTES\na1  night…\n");
-        assert_eq!(
-            table_within(&["ID", ">AGE"], &[vec!["abc".into(), "12345".into()]], Some(10), &[]),
-            "ID     AGE\nabc  12345\n"
-        );
+        let within = |width| table_within(&["ID", ">AGE", ">ROWS", "NOTES"], &rows, width, true, &[">ROWS", ">AGE"]);
+        assert_eq!(within(39), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, before-the-move\n");
+        assert_eq!(within(30), "ID  AGE  ROWS  NOTES\na1   5m     7  nightly, befor…\n");
+        assert_eq!(within(20), "ID  AGE  NOTES\na1   5m  nightly, b…\n");
+        assert_eq!(within(10), "ID  NOTES\na1  night…\n");
+        let uncut = table_within(&["ID", ">AGE", ">ROWS", "NOTES"], &rows, 33, false, &[">ROWS", ">AGE"]);
+        assert_eq!(uncut, "ID  AGE  NOTES\na1   5m  nightly, before-the-move\n");
     }
 }

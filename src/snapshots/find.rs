@@ -148,7 +148,8 @@ impl Catalog {
         if sources.len() > 1 {
             let names: Vec<&str> = sources.iter().map(SourceName::as_str).collect();
             return Err(Error::usage(format!("the store has snapshots of several sources: {}", names.join(", ")))
-                .hint("name one with --source"));
+                .hint("name one with --source")
+                .choices(names.into_iter().map(str::to_owned).collect()));
         }
         sources.pop().ok_or_else(|| {
             Error::not_found(format!("there is no snapshot in {}", one_line(&self.location())))
@@ -215,6 +216,9 @@ impl Catalog {
             return Err(
                 error.context(format!("{} has no other snapshot of {source} that matches", one_line(&location)))
             );
+        }
+        if !self.sources()?.contains(&source) {
+            self.require_source(&source)?;
         }
         let error = Error::not_found(format!(
             "no full, undamaged snapshot of {source} in {} matches the request",

@@ -188,8 +188,11 @@ impl Catalog {
             return found.map(drop);
         }
         let names: Vec<String> = self.sources()?.iter().map(ToString::to_string).collect();
-        Err(Error::not_found(format!("there is no snapshot of {source} in {}", one_line(&self.location())))
-            .hint(format!("the store has the sources: {}", names.join(", "))))
+        let error = Error::not_found(format!("there is no snapshot of {source} in {}", one_line(&self.location())));
+        Err(match names.is_empty() {
+            true => error.hint("take one with 'lifeboat snapshot'"),
+            false => error.hint(format!("the store has the sources: {}", names.join(", "))),
+        })
     }
 
     /// Lists the snapshots of all sources, or of one, newest first.

@@ -148,7 +148,7 @@ fn net_numbers_are_called_so() {
     let run = silent(sandbox.ok(&["diff", &id, "--store", "backups"]));
     let line = run.stdout().lines().find(|line| line.starts_with("accounts")).unwrap().to_owned();
     assert!(line.contains("-15"), "{}", run.transcript());
-    assert!(run.stdout().contains("more rows may be lost, added or changed"), "{}", run.transcript());
+    assert!(run.stdout().contains("more rows may be lost, added or"), "{}", run.transcript());
 }
 
 #[test]

@@ -492,3 +492,69 @@ fn a_name_in_the_output_is_no_command_for_a_runner_or_a_terminal() {
         assert!(!line.contains(['\u{1b}', '\u{202e}']), "{line}");
     }
 }
+
+/// Creates two databases with a snapshot each, and a config of both.
+fn two_sources() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let mut config = "[[store]]\nurl = \"backups\"\n".to_owned();
+    for name in ["app", "shop"] {
+        sample(sandbox.path(format!("{name}.db")), 5, "delete");
+        config += &format!("[[source]]\nname = \"{name}\"\nurl = \"{name}.db\"\n");
+        sandbox.snapshot(&format!("{name}.db"));
+    }
+    std::fs::write(sandbox.path("lifeboat.toml"), config).unwrap();
+    sandbox
+}
+
+#[test]
+fn with_several_sources_the_error_has_the_commands_to_type() {
+    let sandbox = two_sources();
+    std::fs::create_dir(sandbox.path("a b")).unwrap();
+    for command in ["show", "verify", "drill", "diff", "restore", "extract"] {
+        let mut arguments = vec![command, "latest"];
+        match command {
+            "extract" => arguments.extend(["--to", "a b"]),
+            "restore" => arguments.extend(["--to", "a copy.db"]),
+            _ => {}
+        }
+        let run = sandbox.run(&arguments).code(2).says("several sources: app, shop");
+        let hint = run.stderr().lines().find_map(|line| line.strip_prefix("hint: run '")).unwrap().to_owned();
+        let typed: Vec<&str> = hint.trim_end_matches('\'').split("' or '").collect();
+        assert_eq!(typed.len(), 2, "{}", run.transcript());
+        assert!(typed[0].ends_with("--source app") && typed[1].ends_with("--source shop"), "{}", run.transcript());
+        crate::helpers::shell_ok(&sandbox, typed[0]);
+    }
+}
+
+#[test]
+fn a_mistyped_source_is_never_a_database_that_is_not_there_yet() {
+    let sandbox = two_sources();
+    for command in [&["snapshot", "shopp"][..], &["predeploy", "shopp"], &["postdeploy", "shopp"], &["check", "shopp"]]
+    {
+        let run = sandbox.run(command).code(2).says("no source 'shopp' in the config; there are: app, shop");
+        assert!(!run.stderr().contains("mounted"), "{}", run.transcript());
+    }
+    // A path is a database that may be created later.
+    let first = sandbox.run(&["predeploy", "./shopp"]).code(0);
+    assert!(first.stdout().contains("first deploy"), "{}", first.transcript());
+    for command in [&["restore", "latest"][..], &["show", "latest"], &["verify"]] {
+        let run = sandbox.run(&[command, &["--source", "shopp"]].concat()).code(4);
+        assert!(run.stderr().contains("the store has the sources: app, shop"), "{}", run.transcript());
+    }
+}
+
+#[test]
+fn options_that_people_try_lead_to_those_that_exist() {
+    let sandbox = Sandbox::new();
+    for (arguments, words) in [
+        (&["prune", "--keep", "7"][..], "--keep-last N"),
+        (&["restore", "latest", "--at", "2026-11-21"], "--before TIME"),
+        (&["restore", "latest", "--overwrite"], "--replace"),
+        (&["show", "--since", "1d"], "list --since"),
+    ] {
+        let run = sandbox.run(arguments).code(2).says(words);
+        assert!(!run.stderr().contains("similar argument"), "{}", run.transcript());
+        let document = sandbox.run(&[arguments, &["--json"]].concat()).code(2).json();
+        assert!(document["error"]["hint"].as_str().unwrap().contains(words), "{document:#}");
+    }
+}
