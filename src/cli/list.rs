@@ -70,7 +70,9 @@ fn notes(manifest: &Manifest, is_trusted: bool) -> String {
     let kind = Some(manifest.kind.name()).filter(|_| manifest.kind != SnapshotKind::Full);
     let facts =
         (!is_trusted).then_some(UNTRUSTED).into_iter().chain(kind).chain(manifest.encrypted.then_some(ENCRYPTED));
-    facts.chain(manifest.tags.iter().map(String::as_str)).collect::<Vec<_>>().join(",")
+    // A safety snapshot has the tag of that name too.
+    let tags = manifest.tags.iter().map(String::as_str).filter(|tag| Some(*tag) != kind);
+    facts.chain(tags).collect::<Vec<_>>().join(",")
 }
 
 /// Returns true if a manifest was cut, emptied or overwritten, so that the one in the archive is used.

@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     /// A 4-byte IEEE 754 number.
     Single,
     /// A decimal number, with its precision and scale if they are bounded.
-    Numeric(Option<(u32, u32)>),
+    Numeric(Option<(u32, i32)>),
     /// True or false.
     Boolean,
     /// An instant.
@@ -77,9 +77,9 @@ impl Kind {
             Some((word, rest)) => (word.trim(), Some(rest)),
             None => (name.as_str(), None),
         };
-        let numbers = || -> Vec<u32> {
+        let numbers = || -> Option<Vec<i32>> {
             let inner = modifier.unwrap_or_default().split(')').next().unwrap_or_default();
-            inner.split(',').filter_map(|number| number.trim().parse().ok()).collect()
+            inner.split(',').map(|number| number.trim().parse().ok()).collect()
         };
         Ok(match (word, modifier.is_some()) {
             ("smallint" | "int2", false) => Kind::Whole(16),
@@ -88,9 +88,10 @@ impl Kind {
             ("double precision" | "float8" | "float", false) => Kind::Double,
             ("real" | "float4", false) => Kind::Single,
             ("numeric" | "decimal", false) => Kind::Numeric(None),
-            ("numeric" | "decimal", true) => match numbers()[..] {
-                [precision] => Kind::Numeric(Some((precision, 0))),
-                [precision, scale] => Kind::Numeric(Some((precision, scale))),
+            ("numeric" | "decimal", true) => match numbers().as_deref() {
+                // From version 15 on, a negative scale rounds to tens, hundreds and so on.
+                Some([precision]) if *precision > 0 => Kind::Numeric(Some((precision.unsigned_abs(), 0))),
+                Some([precision, scale]) if *precision > 0 => Kind::Numeric(Some((precision.unsigned_abs(), *scale))),
                 _ => return Err(Error::usage(format!("the type {} is not valid", one_line(&name)))),
             },
             ("boolean" | "bool", false) => Kind::Boolean,
@@ -499,7 +500,7 @@ fn single(cell: Cell<'_>, out: &mut impl Output) -> Result<(), Reason> {
     Ok(())
 }
 
-fn numeric(cell: Cell<'_>, bounds: Option<(u32, u32)>, out: &mut impl Output) -> Result<(), Reason> {
+fn numeric(cell: Cell<'_>, bounds: Option<(u32, i32)>, out: &mut impl Output) -> Result<(), Reason> {
     let written;
     let text = match cell {
         Cell::Integer(number) => {
@@ -697,10 +698,14 @@ mod tests {
         becomes("numeric(18, 4)", Cell::Real(12.25), "12.25");
         becomes("numeric(18,4)", t("1.50000"), "1.50000");
         becomes("numeric(5,2)", t("999.99"), "999.99");
+        becomes("numeric(5,-2)", Cell::Integer(12_300), "12300");
+        assert!(Kind::parse("numeric(x)").is_err() && Kind::parse("numeric(1,2,3)").is_err());
         for (kind, cell) in [
             ("numeric(18,4)", Cell::Real(0.300_000_000_000_000_04)),
             ("numeric(5,2)", t("1000")),
             ("numeric(5,2)", t("0.001")),
+            ("numeric(5,-2)", Cell::Integer(12_345)),
+            ("numeric(5, -2)", t("12300.5")),
             ("numeric", Cell::Real(f64::INFINITY)),
             ("numeric", t("1,5")),
         ] {

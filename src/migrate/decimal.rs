@@ -1,5 +1,8 @@
 //! Decimal numbers as texts write them, such as `-12.50e3`.
 
+/// The greatest number of digits after the decimal point that the server stores.
+pub(super) const MAX_SCALE: i64 = 16_383;
+
 /// A decimal number.
 #[derive(Clone, Copy)]
 pub(crate) struct Decimal<'a> {
@@ -70,14 +73,15 @@ impl<'a> Decimal<'a> {
     }
 
     /// Returns true if `numeric(precision, scale)` holds the number exactly.
-    pub(super) fn fits(&self, precision: u32, scale: u32) -> bool {
-        self.count - self.whole_digits <= i64::from(scale)
-            && self.whole_digits <= i64::from(precision) - i64::from(scale)
+    pub(super) fn fits(&self, precision: u32, scale: i32) -> bool {
+        self.is_zero()
+            || (self.count - self.whole_digits <= i64::from(scale)
+                && self.whole_digits <= i64::from(precision) - i64::from(scale))
     }
 
     /// Returns true if `numeric` without bounds holds the number exactly.
     pub(super) fn fits_unbounded(&self) -> bool {
-        self.whole_digits <= 131_072 && self.scale <= 16_383
+        self.whole_digits <= 131_072 && self.scale <= MAX_SCALE
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use chrono::{Datelike as _, NaiveDateTime, Timelike as _};
 
-use super::decimal::Decimal;
+use super::decimal::{Decimal, MAX_SCALE};
 
 /// Receives one value, in the format of the implementation.
 pub(crate) trait Output {
@@ -213,8 +213,10 @@ impl Output for Binary<'_> {
         let start = self.0.len();
         self.field(&[]);
         let count = if number.is_zero() { 0 } else { (places + number.count()).div_ceil(4) };
+        // Of a number that fits, digits beyond the greatest scale are 0.
         let sign = if number.text.starts_with('-') && count > 0 { NEGATIVE } else { 0 };
-        for part in [count as u16, if count > 0 { weight as u16 } else { 0 }, sign, number.scale as u16] {
+        for part in [count as u16, if count > 0 { weight as u16 } else { 0 }, sign, number.scale.min(MAX_SCALE) as u16]
+        {
             self.0.extend_from_slice(&part.to_be_bytes());
         }
         let mut all = std::iter::repeat_n(0, places).chain(number.digits().map(u16::from));

@@ -268,7 +268,7 @@ fn number(cell: Cell<'_>, text: Option<&str>) -> Option<f64> {
     }
 }
 
-fn numeric(cell: Cell<'_>, text: Option<&str>, bounds: Option<(u32, u32)>) -> Option<String> {
+fn numeric(cell: Cell<'_>, text: Option<&str>, bounds: Option<(u32, i32)>) -> Option<String> {
     let written = match (cell, text) {
         (Cell::Integer(number), _) => number.to_string(),
         (Cell::Real(number), _) if number.is_finite() => format!("{number:e}"),
@@ -279,9 +279,8 @@ fn numeric(cell: Cell<'_>, text: Option<&str>, bounds: Option<(u32, u32)>) -> Op
     if let Some((precision, scale)) = bounds {
         let decimal = decimal(&written)?;
         let digits = i64::try_from(decimal.digits.len()).ok()?;
-        if digits.checked_sub(decimal.whole_digits)? > i64::from(scale)
-            || decimal.whole_digits > i64::from(precision) - i64::from(scale)
-        {
+        let most = i64::from(precision) - i64::from(scale);
+        if digits > 0 && (digits.checked_sub(decimal.whole_digits)? > i64::from(scale) || decimal.whole_digits > most) {
             return None;
         }
     }

@@ -341,6 +341,9 @@ fn values_arrive_as_the_server_itself_would_read_their_texts() {
         })
         .collect();
     let (mut sql, mut target) = (String::new(), String::from("CREATE SCHEMA app;"));
+    let long = format!("7.75{}", "0".repeat(70_000));
+    sql.push_str(&format!("CREATE TABLE z (v TEXT); INSERT INTO z VALUES ('{long}'), ('12300'), ('-0');"));
+    target.push_str("CREATE TABLE app.z (v numeric(18,4));");
     for (name, kind, texts) in kinds {
         // The values are copied in the binary format, the texts beside them as text.
         sql.push_str(&format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY, v TEXT, t TEXT);"));
@@ -356,6 +359,9 @@ fn values_arrive_as_the_server_itself_would_read_their_texts() {
     migration.plan(&["app.db"], &["--schema", "app"]);
     let loaded = migration.json(0, &["run", "plan.toml"]);
     assert!(migration.rejects().is_empty(), "{loaded}");
+    let found: Vec<String> =
+        migration.target.query("SELECT v::text FROM app.z ORDER BY v").into_iter().flatten().collect();
+    assert_eq!(found, ["0.0000", "7.7500", "12300.0000"]);
     for (name, kind, texts) in kinds {
         let kind = kind.split('(').next().unwrap();
         let rows = migration.target.value(&format!("SELECT count(*) FROM app.{name}"));
