@@ -17,7 +17,7 @@ use super::changes::{self, Changes, TableChanges};
 use super::convert::{self, Converter};
 use super::ddl;
 use super::foreign_key::ForeignKey;
-use super::notation::{self, ServerType};
+use super::notation::{self, ServerType, is_refusal};
 use super::output::{BINARY_END, BINARY_HEADER, Binary, escape};
 use super::plan::{ColumnPlan, Plan, Rejects, TablePlan};
 use super::profile::shown;
@@ -240,7 +240,7 @@ impl<'a> Loader<'a> {
                     return Ok(done);
                 }
                 Err(error) => {
-                    if error.kind == Kind::Interrupted || (number + 1 == methods.len() || !is_row_error(&error)) {
+                    if error.kind == Kind::Interrupted || (number + 1 == methods.len() || !is_refusal(&error)) {
                         session.defer_interrupts();
                         let _ = session.execute("ROLLBACK");
                         return Err(add_context(error));
@@ -369,7 +369,7 @@ impl<'a> Loader<'a> {
                 session.execute("RELEASE SAVEPOINT lifeboat_orphans")?;
                 Ok(count)
             }
-            Err(error) if is_row_error(&error) => {
+            Err(error) if is_refusal(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_orphans")?;
                 Ok(0)
             }
@@ -400,7 +400,7 @@ impl<'a> Loader<'a> {
                 session.execute("RELEASE SAVEPOINT lifeboat_keys")?;
                 Ok(count)
             }
-            Err(error) if is_row_error(&error) => {
+            Err(error) if is_refusal(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_keys")?;
                 Ok(0)
             }
@@ -462,7 +462,7 @@ impl<'a> Loader<'a> {
                 let (inserted, staged): (u64, u64) = (row.number("inserted")?, row.number("staged")?);
                 if inserted == staged { Ok(changed) } else { Err(left_out(plan, staged, inserted)) }
             }
-            Err(error) if is_row_error(&error) => {
+            Err(error) if is_refusal(&error) => {
                 session.execute("ROLLBACK TO SAVEPOINT lifeboat_rows; RELEASE SAVEPOINT lifeboat_rows")?;
                 if first == last {
                     let reason = format!("the server refuses it: {}", one_line(&error.message));
@@ -564,12 +564,6 @@ fn create_stage(table: &TablePlan) -> String {
          lifeboat_json text, {}) ON COMMIT DROP",
         columns.join(", ")
     )
-}
-
-/// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, or a limit
-/// of the server) and not by the circumstances.
-pub(super) fn is_row_error(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state.starts_with("54"))
 }
 
 /// Returns the error for a server that has stored fewer rows than it got.

@@ -4,7 +4,7 @@ use super::existing;
 use super::state::{self, Made, SCHEMA};
 use crate::engine::postgres::schema::quote::literal;
 use crate::engine::postgres::wire::session::Session;
-use crate::platform::error::{Error, Result};
+use crate::platform::error::{Error, Result, one_line};
 use crate::platform::interrupt;
 
 /// The rows that a table has now.
@@ -15,6 +15,8 @@ pub(super) struct TableRows {
     /// The number of those that the run has written, and that nobody has changed since. All of them, if the server cannot say
     /// it of this table.
     pub own: u64,
+    /// True if the server can say who has written a row.
+    pub is_known: bool,
     /// What [`Made::rows_digest`] has if these are the rows that were loaded: the digest of a hypertable's, or [`OWN`].
     pub digest: String,
 }
@@ -42,15 +44,37 @@ pub(super) fn rows_now(session: &mut Session, plan: &str, table: &Made) -> Resul
         digest = row.text("digest")?.to_owned();
     }
     let id = if has_xmin { "lifeboat_row.xmin" } else { "NULL::xid" };
+    let from = own_rows(session, table)?;
     let row = session.row(&format!(
         "SELECT coalesce(pg_catalog.sum(x.rows), 0) AS rows, coalesce(pg_catalog.sum(x.rows) FILTER (WHERE x.id IN (
                     SELECT t.xmin FROM {SCHEMA}.transactions t WHERE t.plan = {})), 0) AS own
-           FROM (SELECT {id} AS id, count(*) AS rows FROM {} lifeboat_row GROUP BY 1) x",
-        literal(plan),
-        table.quoted()
+           FROM (SELECT {id} AS id, count(*) AS rows FROM {from} lifeboat_row GROUP BY 1) x",
+        literal(plan)
     ))?;
     let (rows, own) = (row.number("rows")?, row.number("own")?);
-    Ok(TableRows { rows, own: if has_xmin { own } else { rows }, digest })
+    Ok(TableRows { rows, own: if has_xmin { own } else { rows }, is_known: has_xmin, digest })
+}
+
+/// Returns the item of a statement that means the rows of a table, without those of tables that inherit from it and are
+/// others'. Partitions and the chunks of a hypertable are parts of the table.
+pub(super) fn own_rows(session: &mut Session, table: &Made) -> Result<String> {
+    let row = session.row(&format!(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+                         WHERE i.inhparent = {} AND NOT c.relispartition) AS inherits",
+        table.oid
+    ))?;
+    let is_only = row.flag("inherits")? && hypertable(session, table)?.is_none();
+    Ok(if is_only { format!("ONLY {}", table.quoted()) } else { table.quoted() })
+}
+
+/// Returns the name that a table has now, if it was renamed or moved to another schema since it was created or filled.
+pub(super) fn new_name(session: &mut Session, table: &Made) -> Result<Option<String>> {
+    let rows = session.rows(&format!(
+        "SELECT c.oid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_class c
+          WHERE c.oid = {} AND c.relkind IN ('r', 'p')",
+        table.oid
+    ))?;
+    rows.first().map(|row| row.text("name").map(one_line)).transpose()
 }
 
 /// Returns true if a table is a hypertable whose rows are compressed at some time, which then have no `xmin`, false if it is

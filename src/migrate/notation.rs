@@ -222,7 +222,9 @@ fn by_category(kind: &str, category: &str) -> Notation {
     }
 }
 
-/// Returns true if the server refuses a value.
-fn is_refusal(error: &Error) -> bool {
-    sqlstate(error).is_some_and(|state| ["22", "23", "54"].iter().any(|class| state.starts_with(class)))
+/// Returns true if the failure was caused by the content of a row (a data exception, a violated constraint, a limit of the
+/// server, or an exception that code of the target has raised) and not by the circumstances.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    let of_row = |state: String| ["22", "23", "54"].iter().any(|class| state.starts_with(class)) || state == "P0001";
+    sqlstate(error).is_some_and(of_row)
 }

@@ -55,12 +55,14 @@ fn undo(session: &mut Session, plan: &Plan, even_changed: bool) -> Result<Rollba
         if loaded::is_same(session, one)? {
             require_as_loaded(session, plan, one, even_changed, &mut outcome)?;
             loaded.push(one.clone());
-        } else {
-            let name = one.shown();
-            outcome
-                .notes
-                .push(format!("the table that the run loaded as {name} was dropped or renamed: it is not rolled back"));
+            continue;
         }
+        let name = one.shown();
+        let fate = match loaded::new_name(session, one)? {
+            Some(now) => format!("is {now} now"),
+            None => "was dropped".to_owned(),
+        };
+        outcome.notes.push(format!("the table that the run loaded as {name} {fate}: it is not rolled back"));
     }
     let dropped = foreign_key::dropped(session, &plan.id)?;
     let referenced = keep_referenced(session, &mut loaded, &dropped, &mut outcome)?;
@@ -99,7 +101,9 @@ fn require_as_loaded(
     let (now, loaded) = (loaded::rows_now(session, &plan.id, one)?, state::rows_loaded(session, &plan.id, one)?);
     let rows = now.rows;
     let hint = "rows were added, deleted or changed since: save them elsewhere, or use --even-changed to discard them";
-    if rows != loaded && !even_changed {
+    // Triggers of the table may have written more rows in the transactions of the run.
+    let are_all_own = rows > loaded && now.is_known && now.own == rows;
+    if rows != loaded && !are_all_own && !even_changed {
         return Err(Error::failed(format!("{name} has {rows} rows, but {loaded} were loaded")).hint(hint));
     }
     if !now.are_as_loaded(one.rows_digest.as_deref()) && !even_changed {
@@ -182,20 +186,30 @@ fn rows_that_refer(session: &mut Session, child: &str, refers: &str) -> Result<O
 }
 
 /// Removes the rows of all tables in one statement, because they may refer to one another. They are truncated if no trigger
-/// of users fires for deleted rows and the role may do that: without an index on the columns of a foreign key, each deleted
+/// of users fires for deleted rows or at TRUNCATE, and the role may do that: without an index on the columns of a foreign key, each deleted
 /// row would be looked up in the whole referencing table.
 fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
-    let [first, rest @ ..] = loaded else { return Ok(()) };
+    if loaded.is_empty() {
+        return Ok(());
+    }
     let oids: Vec<String> = loaded.iter().map(|one| one.oid.to_string()).collect();
     let triggers = session.rows(&format!(
-        "SELECT pg_catalog.format('%I of %s', tgname, tgrelid::pg_catalog.regclass) AS name FROM pg_catalog.pg_trigger
-          WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 8 <> 0 ORDER BY 1",
+        "SELECT pg_catalog.format('%I of %s', tgname, tgrelid::pg_catalog.regclass) AS name, tgtype & 8 <> 0 AS at_delete
+           FROM pg_catalog.pg_trigger
+          WHERE tgrelid IN ({}) AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & (8 | 32) <> 0 ORDER BY 1",
         oids.join(", ")
     ))?;
-    let triggers = triggers.iter().map(|row| row.text("name").map(one_line)).collect::<Result<Vec<_>>>()?.join(", ");
-    if triggers.is_empty() {
+    let can_truncate = triggers.is_empty();
+    let mut at_delete = Vec::new();
+    for trigger in &triggers {
+        if trigger.flag("at_delete")? {
+            at_delete.push(one_line(trigger.text("name")?));
+        }
+    }
+    let triggers = at_delete.join(", ");
+    let names = loaded.iter().map(|one| loaded::own_rows(session, one)).collect::<Result<Vec<_>>>()?;
+    if can_truncate {
         session.execute("SAVEPOINT lifeboat_empty")?;
-        let names: Vec<String> = loaded.iter().map(Made::quoted).collect();
         match session.execute(&format!("TRUNCATE {}", names.join(", "))) {
             Ok(()) => return session.execute("RELEASE SAVEPOINT lifeboat_empty"),
             // The role lacks the privilege, or a foreign key of an empty table of others refers to one of these.
@@ -205,7 +219,8 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
             Err(error) => return Err(error),
         }
     }
-    let one = |(number, one): (usize, &Made)| format!("lifeboat_{number} AS (DELETE FROM {})", one.quoted());
+    let (first, rest) = (&names[0], &names[1..]);
+    let one = |(number, name): (usize, &String)| format!("lifeboat_{number} AS (DELETE FROM {name})");
     let with: Vec<String> = rest.iter().enumerate().map(one).collect();
     let with = if with.is_empty() { String::new() } else { format!("WITH {} ", with.join(", ")) };
     // A table with checks to come can be changed no more in this transaction.
@@ -213,13 +228,13 @@ fn empty(session: &mut Session, loaded: &[Made]) -> Result<()> {
         "disable the triggers that fire for deleted rows with ALTER TABLE ... DISABLE TRIGGER, roll back, and enable them again: \
          {triggers}"
     );
-    let delete = format!("{with}DELETE FROM {}; SET CONSTRAINTS ALL IMMEDIATE", first.quoted());
+    let delete = format!("{with}DELETE FROM {first}; SET CONSTRAINTS ALL IMMEDIATE");
     session.execute(&delete).map_err(|error| match triggers.is_empty() || sqlstate(&error).is_none() {
         true => error,
         false => error.context("cannot delete the rows that were loaded").hint(&disable),
     })?;
-    for one in loaded {
-        if session.row(&format!("SELECT EXISTS (SELECT FROM {}) AS rows", one.quoted()))?.flag("rows")? {
+    for (one, name) in loaded.iter().zip(&names) {
+        if session.row(&format!("SELECT EXISTS (SELECT FROM {name}) AS rows"))?.flag("rows")? {
             return Err(Error::failed(format!("{} still has rows after they were deleted", one.shown()))
                 .hint(format!("a trigger keeps or inserts rows: {disable}")));
         }

@@ -454,7 +454,8 @@ fn tables_that_change_while_a_run_is_interrupted_are_noticed_and_their_keys_are_
     let target =
         "CREATE TABLE p (id bigint PRIMARY KEY); CREATE TABLE q (id bigint PRIMARY KEY, p bigint REFERENCES p);
         CREATE TABLE z (id bigint PRIMARY KEY, q bigint REFERENCES q);
-        CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'boom'; END$$;";
+        CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = '55000'; END$$;";
     let interrupted = || {
         let migration = prepared(file, target);
         let before = foreign_keys(&migration);

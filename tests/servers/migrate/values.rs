@@ -360,7 +360,7 @@ fn values_arrive_as_the_server_itself_would_read_their_texts() {
     let loaded = migration.json(0, &["run", "plan.toml"]);
     assert!(migration.rejects().is_empty(), "{loaded}");
     let found: Vec<String> =
-        migration.target.query("SELECT v::text FROM app.z ORDER BY v").into_iter().flatten().collect();
+        migration.target.query("SELECT v::text FROM app.z z ORDER BY z.v").into_iter().flatten().collect();
     assert_eq!(found, ["0.0000", "7.7500", "12300.0000"]);
     for (name, kind, texts) in kinds {
         let kind = kind.split('(').next().unwrap();

@@ -27,7 +27,8 @@ fn rows_that_the_target_compresses_meanwhile_are_not_taken_for_changed_ones() {
         "CREATE SCHEMA app; CREATE TABLE app.ticks (at timestamptz NOT NULL, v bigint);
          SELECT create_hypertable('app.ticks', 'at'); ALTER TABLE app.ticks SET (timescaledb.compress);
          CREATE TABLE app.z (id bigint PRIMARY KEY);
-         CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'boom'; END$$;",
+         CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE EXCEPTION 'boom' USING ERRCODE = '55000'; END$$;",
     );
     // The plan would find a trigger that was there before.
     target.psql("CREATE TRIGGER boom BEFORE INSERT ON app.z FOR EACH ROW EXECUTE FUNCTION boom()");
