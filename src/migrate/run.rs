@@ -13,6 +13,7 @@ use super::keys;
 use super::load::{Loader, Shared, Sink};
 use super::loaded;
 use super::make;
+use super::not_planned;
 use super::parallel::{first, run_in_parallel};
 use super::plan::{Plan, TablePlan};
 use super::profile;
@@ -20,9 +21,9 @@ use super::retry;
 use super::state::{self, Chunk, ChunkDone, PlanState, SourceState};
 use super::steps::{self, Steps};
 use crate::engine::postgres::Params;
-use crate::engine::postgres::wire::session::{self, Session};
+use crate::engine::postgres::wire::session::{self, Session, sqlstate};
 use crate::engine::postgres::wire::settings;
-use crate::engine::sqlite::schema::TableFacts;
+use crate::engine::sqlite::schema::{SchemaFacts, TableFacts};
 use crate::engine::sqlite::still::Watched;
 use crate::engine::sqlite::values::Reader;
 use crate::platform::digest::RowDigest;
@@ -102,14 +103,17 @@ impl Job<'_> {
         watched: &[Watched],
     ) -> Result<Outcome> {
         let clock = Instant::now();
-        let sinks = self.sinks()?;
+        let schemas = self.schemas()?;
+        let sinks = self.sinks(&schemas)?;
         self.require_snapshot_tables(sources)?;
         session.execute("BEGIN")?;
         if noted.is_none() {
             state::lock_notes(&mut session)?;
             state::make_tables(&mut session)?;
             state::begin(&mut session, self.plan, sources)?;
-            make::make(&mut session, self.plan, &sinks)?;
+            // Sessions that come meanwhile wait behind this one.
+            session.execute("SET LOCAL lock_timeout = '10s'")?;
+            make::make(&mut session, self.plan, &sinks).map_err(name_lock)?;
         }
         session.execute("COMMIT")?;
         let was_complete = noted.is_some_and(|noted| noted.finished);
@@ -136,6 +140,7 @@ impl Job<'_> {
         outcome.missing_keys.extend(steps::missing_keys(self.plan, &mut steps));
         let steps = steps.into_iter().map(|(name, step)| (name, step.note)).collect();
         outcome.notes = changes::notes_of_steps(self.plan, steps);
+        outcome.notes.extend(schemas.iter().flat_map(|(file, schema)| not_planned::notes(self.plan, file, schema)));
         outcome.unexpected = state::unexpected_rejects(session, self.plan)?;
         for one in watched {
             one.require_unchanged()?;
@@ -211,11 +216,12 @@ impl Job<'_> {
         Ok(sessions)
     }
 
-    fn sinks(&self) -> Result<Vec<Sink>> {
-        let mut schemas = BTreeMap::new();
-        for (name, path) in self.files {
-            schemas.insert(name.clone(), Reader::open(path)?.schema()?);
-        }
+    /// Reads the schemas of the files.
+    fn schemas(&self) -> Result<BTreeMap<String, SchemaFacts>> {
+        self.files.iter().map(|(name, path)| Ok((name.clone(), Reader::open(path)?.schema()?))).collect()
+    }
+
+    fn sinks(&self, schemas: &BTreeMap<String, SchemaFacts>) -> Result<Vec<Sink>> {
         let facts_of = |table: &TablePlan| {
             let schema = schemas
                 .get(&table.file)
@@ -324,6 +330,17 @@ fn may_collide(table: &TablePlan, facts: &TableFacts) -> bool {
     let unique: Vec<Vec<String>> =
         unique.into_iter().flatten().filter(|key| !key.is_empty() && key.iter().all(is_unchanged)).collect();
     !table.keys().all(|key| unique.iter().any(|own| own.iter().all(|name| key.contains(name))))
+}
+
+/// Adds the way out to an error because of a lock of another session.
+fn name_lock(error: Error) -> Error {
+    match sqlstate(&error).as_deref() {
+        Some("55P03") => error.hint(
+            "another session uses a table that the plan fills: end its transaction (pg_stat_activity has it, perhaps as \
+             'idle in transaction'), then run again; nothing was changed",
+        ),
+        _ => error,
+    }
 }
 
 fn size_of(path: &std::path::Path) -> u64 {

@@ -99,7 +99,11 @@ impl RestorePlan {
             }
         }
         if let Some(catalog) = self.choice.catalog() {
-            report.estimated_seconds = estimated_seconds(manifest, catalog)?;
+            report.estimated_seconds = match estimated_seconds(manifest, catalog) {
+                Err(error) if error.kind == Kind::Interrupted => return Err(error),
+                // A proof of another snapshot that cannot be read must not prevent a restore.
+                estimated => estimated.unwrap_or_default(),
+            };
         }
         Ok(report)
     }

@@ -108,10 +108,14 @@ fn last_good(
         without: Some(SUSPECT.to_owned()),
         ..SnapshotFilter::default()
     };
-    let good = match catalog.find(LATEST, &filter) {
-        Ok(listed) => fetch::manifest(catalog, &listed.id, context)?,
-        Err(error) if matches!(error.kind, Kind::NotFound | Kind::Problem) => return Ok(None),
-        Err(error) => return Err(error),
+    let found = catalog.find(LATEST, &filter).and_then(|listed| fetch::manifest(catalog, &listed.id, context));
+    let good = match found {
+        Ok(good) => good,
+        Err(error) if error.kind == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            tracing::debug!("{}", error.full_message());
+            return Ok(None);
+        }
     };
     let command =
         restore_commands(&good, Some(&catalog.location()), context)?.into_iter().map(|(_, command)| command).next();

@@ -1,6 +1,6 @@
 //! Formats sizes, ages, times and tables for people.
 
-use chrono::{DateTime, Local, NaiveDateTime, Utc};
+use chrono::{DateTime, Local, NaiveDateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, TableStyle, Width};
 use indicatif::BinaryBytes;
@@ -89,12 +89,26 @@ impl HomeZone {
         named.map_or(HomeZone::System, HomeZone::Named)
     }
 
+    /// Returns the first instant at which clocks show this time, or `None` if they never do.
+    fn instant(&self, clock: NaiveDateTime) -> Option<DateTime<Utc>> {
+        match self {
+            HomeZone::Named(zone) => zone.from_local_datetime(&clock).earliest().map(|time| time.to_utc()),
+            HomeZone::System => Local.from_local_datetime(&clock).earliest().map(|time| time.to_utc()),
+        }
+    }
+
     fn clock(&self, time: DateTime<Utc>) -> NaiveDateTime {
         match self {
             HomeZone::Named(zone) => time.with_timezone(zone).naive_local(),
             HomeZone::System => time.with_timezone(&Local).naive_local(),
         }
     }
+}
+
+/// Returns the first instant at which clocks in the zone of this machine show a time, or `None` if they never do.
+#[must_use]
+pub(crate) fn local_instant(clock: NaiveDateTime) -> Option<DateTime<Utc>> {
+    HomeZone::find().instant(clock)
 }
 
 /// Formats a time in 12 characters, in UTC or in the zone of this machine: without the year if it is less than ten months
@@ -217,7 +231,9 @@ mod tests {
         let now = DateTime::from_timestamp(1_795_700_818, 0).expect("it is a time");
         assert_eq!(short_time(now, now, true), "Nov 26 13:46");
         assert_eq!(short_time(now - chrono::Duration::days(400), now, true), "Oct 22  2025");
-        assert_eq!(HomeZone::Named(Tz::Asia__Shanghai).clock(now).to_string(), "2026-11-26 21:46:58");
+        let shanghai = HomeZone::Named(Tz::Asia__Shanghai);
+        assert_eq!(shanghai.clock(now).to_string(), "2026-11-26 21:46:58");
+        assert_eq!(shanghai.instant(shanghai.clock(now)), Some(now));
     }
 
     #[test]

@@ -126,6 +126,12 @@ fn times_are_those_of_the_zone_or_of_utc() {
     assert!(line(utc.clone(), &old).contains(&in_zone(chrono_tz::UTC)), "{utc}");
     let year = (at - Duration::days(700)).format("%b %d  %Y").to_string();
     assert!(line(utc.clone(), &older).contains(&year), "{utc}");
+    // Times on the command line are read as they are shown.
+    let shown =
+        (at + Duration::minutes(1)).with_timezone(&chrono_tz::Asia::Shanghai).format("%Y-%m-%d %H:%M").to_string();
+    let before = |zone: &str| list_with(&sandbox, ("TZ", zone), &["--before", &shown, "--since", "4d"]);
+    assert!(before("Asia/Shanghai").contains(&old) && !before("Asia/Shanghai").contains(&id));
+    assert!(!before("Pacific/Kiritimati").contains(&old));
     assert_eq!(ids(&sandbox, &["--since", "4d"]), [id.clone(), old.clone()]);
     assert_eq!(ids(&sandbox, &["--since", "4d", "--until", "1d"]), std::slice::from_ref(&old));
     assert_eq!(ids(&sandbox, &["--since", "4d", "-n", "1"]), std::slice::from_ref(&id));

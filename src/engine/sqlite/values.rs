@@ -34,6 +34,20 @@ pub(crate) struct Range {
     pub last: i64,
 }
 
+/// Columns of a table that refer to those of another one.
+pub(crate) struct Reference<'a> {
+    /// The referencing table.
+    pub table: &'a str,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// The referenced table.
+    pub parent: &'a str,
+    /// Its columns, in the same order.
+    pub referenced: Vec<String>,
+    /// For each of the columns, the texts that mean NULL.
+    pub nulls: Vec<Vec<String>>,
+}
+
 impl Reader {
     /// Opens a file; see [`super::source::locate`].
     pub(crate) fn open(path: &Path) -> Result<Self> {
@@ -55,6 +69,34 @@ impl Reader {
     /// Reads the schema.
     pub(crate) fn schema(&self) -> Result<SchemaFacts> {
         schema::read(&self.connection).map_err(|error| error.context(format!("cannot read {}", shown(&self.path))))
+    }
+
+    /// Counts the rows that refer to missing rows. Those with NULL in one of the columns refer to none. Returns 0 if a name is not
+    /// UTF-8.
+    pub(crate) fn orphans(&self, reference: &Reference<'_>) -> Result<u64> {
+        let name = |name: &str| String::from_utf8(quote(name)).ok();
+        let names = |names: &[String]| names.iter().map(|one| name(one)).collect::<Option<Vec<_>>>();
+        let (Some(table), Some(parent)) = (name(reference.table), name(reference.parent)) else { return Ok(0) };
+        let (Some(columns), Some(referenced)) = (names(&reference.columns), names(&reference.referenced)) else {
+            return Ok(0);
+        };
+        let text = |text: &String| format!("'{}'", text.replace('\'', "''"));
+        let mut conditions = Vec::new();
+        for (column, nulls) in columns.iter().zip(&reference.nulls) {
+            let nulls: Vec<String> = nulls.iter().map(text).collect();
+            conditions.push(format!("{column} IS NOT NULL AND {column} NOT IN ({})", nulls.join(", ")));
+        }
+        let not_null: Vec<String> = referenced.iter().map(|column| format!("{column} IS NOT NULL")).collect();
+        let sql = format!(
+            "SELECT count(*) FROM main.{table} WHERE {} AND ({}) NOT IN (SELECT {} FROM main.{parent} WHERE {})",
+            conditions.join(" AND "),
+            columns.join(", "),
+            referenced.join(", "),
+            not_null.join(" AND ")
+        );
+        let count = self.connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+        let count = count.map_err(|error| explain(error, &format!("cannot read {}", one_line(reference.table))))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Reads a table: all rows, or the rows in a range.

@@ -20,6 +20,7 @@ use self::canon::{Canon, Column};
 use super::changes;
 use super::convert::Kind;
 use super::ddl;
+use super::not_planned;
 use super::notation::ServerType;
 use super::plan::{Plan, TablePlan};
 use super::state::{self, SCHEMA, Unexpected};
@@ -128,6 +129,9 @@ pub(crate) fn verify(
         reader.begin()?;
         let schema = reader.schema()?;
         readers.insert(name.clone(), (reader, schema));
+    }
+    for (file, (_, schema)) in &readers {
+        verdict.notes.extend(not_planned::notes(plan, file, schema));
     }
     progress.start("comparing", 0);
     let mut compared = BTreeSet::new();

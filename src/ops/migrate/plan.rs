@@ -19,7 +19,7 @@ use crate::migrate::plan::{FORMAT, MAX_COLUMNS, Rejects, SourceFile, TablePlan};
 use crate::migrate::profile::{self, ColumnTarget, TableProfile};
 use crate::migrate::propose::{InspectedFile, Names, Proposal, ProposeOptions};
 use crate::migrate::rehearse::{self, Scope};
-use crate::migrate::{Plan, adopt, existing, refused, write};
+use crate::migrate::{Plan, adopt, existing, orphaned, refused, write};
 use crate::ops::Context;
 use crate::ops::migrate::inputs::{Inputs, target_of};
 use crate::ops::migrate::{MigrateReport, TableReport};
@@ -226,6 +226,14 @@ fn inspect_target(params: &Params, schema: &str) -> Result<Server> {
                 .to_owned(),
         );
     }
+    let encoding = session.row("SELECT pg_catalog.current_setting('server_encoding') AS encoding")?;
+    let encoding = encoding.text("encoding")?;
+    if encoding != "UTF8" {
+        notes.push(format!(
+            "the target has the encoding {encoding}: a text with a character that it lacks would end the run; a database with \
+             ENCODING 'UTF8' holds every text"
+        ));
+    }
     Ok(Server { has_timescale, existing: ExistingSchema::read(&mut session, schema)?, notes })
 }
 
@@ -260,7 +268,8 @@ fn obstacles(
     Ok(others)
 }
 
-/// Expects the rows to be rejected whose values the target refuses, and describes these values.
+/// Expects the rows to be rejected whose values the target refuses, and describes these values. Notes rows that refer to
+/// missing rows.
 fn expect_refused(params: &Params, plan: &mut Plan, inputs: &Inputs, proposals: &mut [Proposal]) -> Result<()> {
     let mut session = Session::connect(params)?;
     settings::pin(&mut session)?;
@@ -273,6 +282,13 @@ fn expect_refused(params: &Params, plan: &mut Plan, inputs: &Inputs, proposals: 
         proposal.rejected += found.rows;
         plan.tables[place].expected_rejects += found.rows;
         found.remarks.into_iter().for_each(|(column, remark)| proposal.column_notes[column].push(remark));
+    }
+    // They are not expected: the user decides whether these rows may be lost, and the server may compare in another way.
+    for orphaned in orphaned::count(&mut session, plan, &inputs.files)? {
+        let proposal = &mut proposals[orphaned.table];
+        if proposal.conflicts.is_empty() {
+            proposal.notes.push(orphaned.remark);
+        }
     }
     session.execute("ROLLBACK")
 }

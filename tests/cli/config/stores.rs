@@ -118,7 +118,7 @@ fn the_name_of_a_source_takes_precedence_over_a_file() {
     assert_eq!(run["snapshots"][0]["rows"], 42);
     let run = lifeboat(&sandbox, &["snapshot", "./app", "--name", "file", "--json"], &[]).code(0).json();
     assert_eq!(run["snapshots"][0]["rows"], 1);
-    lifeboat(&sandbox, &["snapshot", "nobody"], &[]).code(5);
+    lifeboat(&sandbox, &["snapshot", "nobody"], &[]).code(2).says("no source 'nobody' in the config; there are: app");
 }
 
 #[test]

@@ -679,3 +679,69 @@ fn a_key_to_a_column_that_is_not_loaded_is_left_to_the_server() {
         assert!(rejects.len() == 1 && rejects[0].contains("people_boss_fkey"), "{rejects:?}");
     }
 }
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_plan_names_the_rows_that_refer_to_missing_ones() {
+    let file = "CREATE TABLE p (a INTEGER, b TEXT, PRIMARY KEY (a, b)); INSERT INTO p VALUES (1, 'x'), (2, 'y');
+        CREATE TABLE c (id INTEGER PRIMARY KEY, a INTEGER, b TEXT);
+        INSERT INTO c VALUES (1, 1, 'x'), (2, 1, 'y'), (3, NULL, 'z'), (4, 7, 'x'), (5, 2, 'y'), (6, 9, NULL);
+        CREATE TABLE node (id INTEGER PRIMARY KEY, parent INTEGER); INSERT INTO node VALUES (1, NULL), (2, 1), (3, 9)";
+    let target = "CREATE TABLE p (a bigint, b text, PRIMARY KEY (a, b));
+        CREATE TABLE c (id bigint PRIMARY KEY, a bigint, b text, FOREIGN KEY (a, b) REFERENCES p);
+        CREATE TABLE node (id bigint PRIMARY KEY, parent bigint REFERENCES node)";
+    let migration = prepared(file, target);
+    let document = plan(&migration, 0, &[]);
+    let notes = document["notes"].to_string();
+    assert!(notes.contains("2 rows refer to missing rows of p, so the foreign key c_a_b_fkey refuses them"), "{notes}");
+    assert!(notes.contains("1 rows refer to missing rows of node"), "{notes}");
+    // Whether they may be lost is the user's decision.
+    let run = migration.json(3, &["run", "plan.toml"]);
+    assert_eq!(migration.rejects().len(), 3, "{run:#}");
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn what_was_added_to_the_file_after_the_plan_is_named() {
+    let migration = Migration::new();
+    let file =
+        migration.file("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t VALUES (1, 'x')");
+    migration.plan(&["app.db"], &[]);
+    file.execute_batch("ALTER TABLE t ADD COLUMN b TEXT; UPDATE t SET b = 'y'; CREATE TABLE more (id INTEGER)")
+        .unwrap();
+    for step in ["run", "verify"] {
+        let notes = migration.json(0, &[step, "plan.toml"])["notes"].to_string();
+        let column = "app:t: these columns are not in the plan, and are not loaded: b";
+        assert!(notes.contains(column) && notes.contains("app:more is not in the plan: it is not loaded"), "{notes}");
+    }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn a_session_that_uses_a_table_is_not_waited_for_without_an_end() {
+    let file = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER);
+        INSERT INTO p VALUES (1); INSERT INTO c VALUES (1, 1)";
+    let target =
+        "CREATE TABLE p (id bigint PRIMARY KEY); CREATE TABLE c (id bigint PRIMARY KEY, p bigint REFERENCES p)";
+    let migration = prepared(file, target);
+    plan(&migration, 0, &[]);
+    let mut idle = migration.session();
+    idle.execute("BEGIN; SELECT FROM app.c").unwrap();
+    let run = migration.migrate(&["run", "plan.toml"]).code(1);
+    run.says("lock timeout").says("idle in transaction");
+    idle.execute("ROLLBACK").unwrap();
+    assert_eq!(foreign_keys(&migration).len(), 1);
+    migration.json(0, &["run", "plan.toml"]);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL 15"]
+fn row_level_security_is_named_with_a_way_out() {
+    let migration = prepared(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)",
+        "CREATE TABLE t (id bigint PRIMARY KEY); ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+    );
+    let url = migration.role_with("ALL");
+    let document = plan_for(&migration, &url, 3, &[]);
+    assert!(messages(&document).contains("BYPASSRLS"), "{document:#}");
+}

@@ -114,6 +114,11 @@ pub(in crate::engine::postgres) fn in_session(
         let mut error = Error::new(Kind::Failed, reported.message());
         error.hint = match reported.code().code() {
             _ if is_recovery_conflict(reported) => Some(RECOVERY_CONFLICT.to_owned()),
+            INSUFFICIENT_PRIVILEGE if reported.routine() == Some("check_enable_rls") => Some(
+                "the table has row-level security: connect as its owner, unless it is forced for the owner too, or as a \
+                 role with BYPASSRLS"
+                    .to_owned(),
+            ),
             INSUFFICIENT_PRIVILEGE => {
                 Some("grant the missing privilege to the role, or connect as a role that has it".to_owned())
             }
