@@ -17,6 +17,7 @@ mod filter;
 mod github;
 mod global;
 mod guard;
+mod hints;
 mod init;
 mod inventory;
 mod keygen;
@@ -61,7 +62,7 @@ use crate::ops::summary::RunSummary;
 use crate::ops::watch::{Ending, Watch};
 use crate::platform::error::{Error, Kind, Result, one_line};
 use crate::platform::interrupt;
-use crate::platform::shell::{quote_path, quote_word};
+use crate::platform::shell::quote_path;
 use crate::platform::{home, home_variable};
 
 /// Saves SQLite and PostgreSQL databases as snapshots in checksummed, compressed archives, verifies the snapshots, and
@@ -157,7 +158,7 @@ pub unsafe fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let mut ended = Ended::default();
     let listens = listens_early || command.handles_signals();
     let outcome = execute(&cli.global, command, listens, &mut ended);
-    let outcome = outcome.map_err(|error| with_commands(error, &arguments));
+    let outcome = outcome.map_err(|error| hints::with_commands(error, &arguments));
     let code = match &outcome {
         Ok(code) => *code,
         // The reader of our output has closed the pipe because it has read enough.
@@ -265,7 +266,7 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if error.kind() == clap::error::ErrorKind::UnknownArgument
         && let Some(wrong) = error.get(ContextKind::InvalidArg).map(|argument| argument.to_string())
-        && let Some(hint) = meant(&arguments, &wrong)
+        && let Some(hint) = hints::meant(&arguments, &wrong)
     {
         return fail(&Error::usage(format!("unexpected argument '{wrong}'")).hint(hint), json, &[]);
     }
@@ -276,52 +277,6 @@ fn usage(error: &clap::Error, json: bool) -> u8 {
     }
     let _ = error.print();
     Kind::Usage.exit_code()
-}
-
-/// Returns the error with the commands to type, if a source must be chosen.
-fn with_commands(error: Error, arguments: &[OsString]) -> Error {
-    /// The most commands that are shown.
-    const MOST: usize = 4;
-    if error.choices.is_empty() {
-        return error;
-    }
-    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
-    let words = |arguments: &[OsString]| -> Vec<String> {
-        arguments.iter().map(|argument| quote_word(&argument.to_string_lossy())).collect()
-    };
-    let command = |name: &String| {
-        let own = words(&arguments[1.min(end)..end]);
-        let option = ["--source".to_owned(), quote_word(name)];
-        let all = ["lifeboat".to_owned()].into_iter().chain(own).chain(option).chain(words(&arguments[end..]));
-        format!("'{}'", all.collect::<Vec<_>>().join(" "))
-    };
-    let commands: Vec<String> = error.choices.iter().take(MOST).map(command).collect();
-    let more = if error.choices.len() > MOST { ", or another of the sources" } else { "" };
-    let hint = format!("run {}{more}", commands.join(" or "));
-    error.hint(hint)
-}
-
-/// The options that people try in vain, by command, and those that they mean.
-const MEANT: [(&str, &str, &str); 9] = [
-    ("prune", "--keep", "--keep-last N keeps the newest N snapshots; see 'lifeboat prune --help' for the other rules"),
-    ("", "--at", "--before TIME takes the newest snapshot that is older than a time"),
-    ("", "--time", "--before TIME takes the newest snapshot that is older than a time"),
-    ("", "--date", "--before TIME takes the newest snapshot that is older than a time"),
-    ("", "--since", "'lifeboat list --since TIME' lists the snapshots since then; --before TIME takes an older one"),
-    ("restore", "--output", "--to PATH names the target"),
-    ("restore", "--overwrite", "--replace replaces what is there"),
-    (
-        "",
-        "--force",
-        "no option skips all checks; --yes answers questions, --replace allows a restore over what is there",
-    ),
-    ("snapshot", "--to", "--store STORE names the place of the snapshots"),
-];
-
-/// Returns what an unknown option of a command was probably meant to be.
-fn meant(arguments: &[OsString], option: &str) -> Option<&'static str> {
-    let is_command = |command: &str| command.is_empty() || arguments.iter().any(|argument| argument == command);
-    MEANT.iter().find(|(command, wrong, _)| *wrong == option && is_command(command)).map(|(.., hint)| *hint)
 }
 
 /// Returns an error if the value of an option is a path that begins with '~'. Shells expand '~' only at the start of a

@@ -17,7 +17,7 @@ pub(super) struct TableRows {
     pub own: u64,
     /// True if the server can say who has written a row.
     pub is_known: bool,
-    /// What [`Made::rows_digest`] has if these are the rows that were loaded: the digest of a hypertable's, or [`OWN`].
+    /// The content of [`Made::rows_digest`] if these are the rows that were loaded: the digest of a hypertable's, or [`OWN`].
     pub digest: String,
 }
 

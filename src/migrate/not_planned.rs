@@ -1,6 +1,6 @@
-//! What a file has and its plan does not: tables and columns that were removed from the plan, or added to the file since.
+//! Tables and columns that a file has and its plan does not: they were removed from the plan, or added to the file since.
 
-use super::plan::Plan;
+use super::plan::{Plan, TablePlan};
 use crate::engine::sqlite::schema::SchemaFacts;
 use crate::platform::error::one_line;
 
@@ -9,7 +9,7 @@ use crate::platform::error::one_line;
 pub(super) fn notes(plan: &Plan, file: &str, schema: &SchemaFacts) -> Vec<String> {
     let mut notes = Vec::new();
     for facts in &schema.tables {
-        let of_table = |table: &&super::plan::TablePlan| table.file == file && table.source == facts.name;
+        let of_table = |table: &&TablePlan| table.file == file && table.source == facts.name;
         let shown = one_line(&format!("{file}:{}", facts.name));
         let Some(table) = plan.tables.iter().find(of_table) else {
             notes.push(format!("{shown} is not in the plan: it is not loaded"));

@@ -1,4 +1,4 @@
-//! What a restore replaces: the rows that the tables of the target have now, and those that they have afterwards.
+//! The rows that a restore replaces: those that the tables of the target have now, and those that they have afterwards.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,6 @@ use crate::platform::error::Result;
 use crate::snapshots::catalog::Catalog;
 use crate::snapshots::manifest::Manifest;
 use crate::snapshots::row_counts::RowCounts;
-use crate::snapshots::search::SnapshotFilter;
 
 /// The most snapshots of a source that are looked at for the duration of a restore.
 const MOST_LOOKED_AT: usize = 20;
@@ -26,8 +25,7 @@ pub(crate) fn overwritten(
     let mut after = RowCounts::of(&manifest.tables);
     after.tables.retain(|name, _| chosen.contains(name.as_str()));
     // Otherwise tables that the snapshot does not have are left alone.
-    let is_whole =
-        ["replace", "swap"].contains(&preview.mode.as_str()) && (preview.mode == "swap" || target.file().is_some());
+    let is_whole = preview.mode == "swap" || (preview.mode == "replace" && target.file().is_some());
     let names =
         after.tables.keys().chain(now.tables.keys().filter(|name| is_whole || after.tables.contains_key(*name)));
     let names: BTreeSet<&String> = names.collect();
@@ -42,8 +40,7 @@ pub(crate) fn overwritten(
 /// Returns the seconds that a restore takes, as the newest drill of the source measured it, in proportion to the size. Returns
 /// `None` if no recent snapshot was drilled.
 pub(crate) fn estimated_seconds(manifest: &Manifest, catalog: &Catalog) -> Result<Option<f64>> {
-    let filter = SnapshotFilter { source: Some(manifest.source.clone()), ..SnapshotFilter::default() };
-    let (listed, _) = catalog.list_newest(filter.source.as_ref(), None, MOST_LOOKED_AT)?;
+    let (listed, _) = catalog.list_newest(Some(&manifest.source), None, MOST_LOOKED_AT)?;
     for listed in listed.iter().filter(|listed| !listed.proofs.is_empty()) {
         if let Some(seconds) = catalog.proof(listed)?.restore_seconds
             && let Ok((drilled, _)) = catalog.manifest(&listed.id)

@@ -154,9 +154,7 @@ pub(crate) fn verify(
                 .ok_or_else(|| Error::problem(format!("the table {} no longer exists", other.shown_source())))?;
             sources.push(Source::new(plan, other, reader, facts, &mut session)?);
         }
-        let row = session
-            .row(&format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL AS there", literal(&ddl::target(table))))?;
-        if !row.flag("there")? {
+        if !state::relation_exists(&mut session, &ddl::target(table))? {
             let message = format!("{} does not exist", table.shown_target());
             verdict.add(
                 options,

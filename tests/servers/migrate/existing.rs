@@ -559,7 +559,7 @@ fn triggers_find_the_rows_that_a_row_refers_to() {
     migrate(&migration, &migration.target.url());
     let children = "SELECT children FROM app.parent ORDER BY id";
     assert_eq!(migration.target.query(children), [["2"], ["0"]]);
-    // What a block with EXCEPTION changes has a transaction of its own.
+    // A block with EXCEPTION has a transaction of its own.
     migration.json(0, &["rollback", "plan.toml"]);
     migration.target.psql(
         "CREATE OR REPLACE FUNCTION app.counted() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
@@ -695,7 +695,7 @@ fn a_plan_names_the_rows_that_refer_to_missing_ones() {
     let notes = document["notes"].to_string();
     assert!(notes.contains("2 rows refer to missing rows of p, so the foreign key c_a_b_fkey refuses them"), "{notes}");
     assert!(notes.contains("1 rows refer to missing rows of node"), "{notes}");
-    // Whether they may be lost is the user's decision.
+    // The user decides whether they may be lost.
     let run = migration.json(3, &["run", "plan.toml"]);
     assert_eq!(migration.rejects().len(), 3, "{run:#}");
 }
